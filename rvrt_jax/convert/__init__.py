@@ -1,0 +1,1 @@
+"""PyTorch checkpoints and Flax parameters, both ways; numpy only."""
