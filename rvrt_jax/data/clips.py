@@ -1,0 +1,90 @@
+"""Clips to read: a prepared folder (memory-mapped) for training, folders of PNGs for validation."""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rvrt_jax.errors import UserError
+
+BUNDLED = Path(__file__).parent.parent / "assets" / "clips"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A scene, or a photo (frames = 1), in a prepared folder.
+
+    max_step: largest distance between frames used as neighbours. weight: how often it is drawn.
+    """
+
+    name: str
+    path: str
+    frames: int
+    height: int
+    width: int
+    max_step: int = 1
+    weight: float = 1.0
+
+    def array(self) -> np.ndarray:
+        """The frames, uint8 [t, h, w, 3], mapped and not read; mapped once in each process."""
+        return _map(self.path)
+
+
+@functools.cache
+def _map(path: str) -> np.ndarray:
+    array = np.load(path, mmap_mode="r")
+    return array[None] if array.ndim == 3 else array
+
+
+def load_prepared(root: str | Path) -> tuple[list[Clip], list[Clip]]:
+    """Returns (video clips, photos) of a folder written by rvrt_jax.data.prepare.
+
+    Raises UserError if the folder is missing, incomplete, or its files are not what it lists.
+    """
+    root = Path(root)
+    manifest = root / "manifest.json"
+    remedy = f"Run: python -m rvrt_jax.data.prepare real --output {root}"
+    if not manifest.is_file():
+        raise UserError(f"{root} holds no prepared training data (no manifest.json). {remedy}")
+    clips, photos = [], []
+    for entry in json.loads(manifest.read_text())["entries"]:
+        path = root / entry["file"]
+        if not path.is_file():
+            raise UserError(f"{path} is missing, though {manifest} lists it. {remedy}")
+        fields = {key: entry[key] for key in ("name", "frames", "height", "width", "max_step")}
+        clip = Clip(path=str(path), weight=entry["weight"], **fields)
+        shape = clip.array().shape
+        if shape != (clip.frames, clip.height, clip.width, 3):
+            raise UserError(f"{path} holds an array {shape}, not what {manifest} says. {remedy}")
+        (clips if entry["kind"] == "clip" else photos).append(clip)
+    return clips, photos
+
+
+def load_folders(root: str | Path) -> dict[str, np.ndarray]:
+    """Returns {name: uint8 [t, h, w, 3]} of a folder of folders of PNGs, in order of name.
+
+    Raises UserError if there are none, or if one cannot be read or differs in size.
+    """
+    clips = {}
+    for folder in sorted(path for path in Path(root).glob("*") if path.is_dir()):
+        files = sorted(folder.glob("*.png"))
+        if files:
+            clips[folder.name] = _read_folder(files)
+    if not clips:
+        raise UserError(f"{root} holds no clips; expected folders of PNG frames.")
+    return clips
+
+
+def _read_folder(files: list[Path]) -> np.ndarray:
+    frames = []
+    for file in files:
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if image is None:
+            raise UserError(f"{file} cannot be read as an image.")
+        if frames and image.shape != frames[0].shape:
+            raise UserError(f"{file} is {image.shape[:2]}, the first frame {frames[0].shape[:2]}.")
+        frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    return np.stack(frames)
