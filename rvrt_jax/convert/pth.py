@@ -11,6 +11,7 @@ import os
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import BinaryIO
@@ -48,8 +49,12 @@ _DAMAGE = (
     IndexError,
     AttributeError,
     MemoryError,
+    OSError,  # a seek to where an archive says, far outside
     OverflowError,
+    NotImplementedError,  # zipfile's, for versions and methods of archives it does not know
+    RuntimeError,  # zipfile's, for an encrypted archive
     struct.error,
+    zlib.error,
     zipfile.BadZipFile,
 )
 
@@ -129,7 +134,7 @@ _GLOBALS = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("collections", "OrderedDict"): OrderedDict,
-    **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+    **{("torch", name): name for name in _STORAGES},
 }
 
 
@@ -149,10 +154,10 @@ class _Unpickler(pickle.Unpickler):
         return _GLOBALS[module, name]
 
     def persistent_load(self, pid) -> _Storage:
-        kind, dtype, key, _, size, *view = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or any(view):
+        kind, name, key, _, size, *view = pid
+        if kind != "storage" or any(view):
             raise UserError(f"refused to load a pickled {kind}: only whole storages are read.")
-        return self.storages.setdefault(key, _Storage(dtype, size))
+        return self.storages.setdefault(key, _Storage(_STORAGES[name], size))
 
 
 def _read_zip(file: BinaryIO):
@@ -179,6 +184,8 @@ def _read_legacy(file: BinaryIO):
     file.seek(0)
     start = file.read(16)
     file.seek(0)
+    if start.startswith(b"PK"):
+        raise UserError("cut short: a zip archive without its end. Fetch the file again.")
     if not start.startswith(b"\x80\x02\x8a\x0a"):
         raise UserError(f"not a PyTorch checkpoint: it begins with {start!r}.")
     if _Unpickler(file).load() != _LEGACY_MAGIC:
