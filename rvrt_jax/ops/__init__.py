@@ -1,0 +1,1 @@
+"""Pure functions on one example; callers vmap. Imports jax and einops only."""

@@ -1,0 +1,92 @@
+"""Bilinear sampling, flow warping and flow composition.
+
+Two implementations of one definition: `bilinear_sample` fetches the four neighbouring rows of all
+channels at once and is what the networks use; `bilinear_sample_plain` is `jax.vmap` over
+`map_coordinates`, one channel at a time, the readable definition that the tests hold it against.
+Coordinates are float32 whatever the image's dtype.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.ndimage import map_coordinates
+
+Border = Literal["zeros", "border"]
+
+
+def bilinear_sample_plain(x: Array, coords: Array, *, border: Border = "zeros") -> Array:
+    """Samples `x` at real positions, one channel at a time.
+
+    x: [h, w, c]. coords: [..., 2], (y, x) in pixels. Returns [..., c] in x.dtype. A neighbour
+    outside the image counts as 0 ("zeros"), or the position is clamped to the image ("border").
+    """
+    mode = "constant" if border == "zeros" else "nearest"
+    sample = functools.partial(map_coordinates, order=1, mode=mode)
+    return jax.vmap(sample, in_axes=(-1, None), out_axes=-1)(x, [coords[..., 0], coords[..., 1]])
+
+
+def corners(coords: Array, height: int, width: int) -> tuple[Array, Array, Array, Array]:
+    """Splits positions into the corner indices and weights of an image padded by `pad_corners`.
+
+    coords: [..., 2], (y, x) in pixels. Returns the row index of the upper left corner in the
+    flattened padded image (int32 [...]), whether the sample lies inside (bool [...]), and the
+    fractions (fy, fx) in [0, 1). A sample at or beyond -1, or at or beyond the size, reads zeros
+    only and has no derivative: the rule of the CUDA kernels of deformable convolution, which
+    differs from a one-sided slope only at a coordinate of exactly -1.
+    """
+    y, x = coords[..., 0].astype(jnp.float32), coords[..., 1].astype(jnp.float32)
+    inside = (y > -1) & (y < height) & (x > -1) & (x < width)
+    y, x = jnp.where(inside, y, -1.0), jnp.where(inside, x, -1.0)
+    y0, x0 = jnp.floor(y), jnp.floor(x)
+    index = (y0.astype(jnp.int32) + 1) * (width + 2) + x0.astype(jnp.int32) + 1
+    return index, inside, y - y0, x - x0
+
+
+def pad_corners(x: Array) -> Array:
+    """Flattens an image with one row and column of zeros all round: [h, w, c] -> [(h+2)(w+2), c]."""
+    h, w, c = x.shape
+    return jnp.pad(x, ((1, 1), (1, 1), (0, 0))).reshape((h + 2) * (w + 2), c)
+
+
+def bilinear_sample(x: Array, coords: Array, *, border: Border = "zeros") -> Array:
+    """Samples `x` at real positions, all channels of a neighbour in one fetch.
+
+    Shapes, border rules and values as `bilinear_sample_plain`.
+    """
+    h, w, _ = x.shape
+    if border == "border":
+        limit = jnp.array([h - 1, w - 1], jnp.float32)
+        coords = jnp.clip(coords.astype(jnp.float32), 0.0, limit)
+    index, _, fy, fx = corners(coords, h, w)
+    rows = pad_corners(x)
+    take = functools.partial(jnp.take, rows, axis=0, mode="clip")
+    fy, fx = fy[..., None].astype(x.dtype), fx[..., None].astype(x.dtype)
+    top = (1 - fx) * take(index) + fx * take(index + 1)
+    bottom = (1 - fx) * take(index + w + 2) + fx * take(index + w + 3)
+    return (1 - fy) * top + fy * bottom
+
+
+def pixel_grid(height: int, width: int) -> Array:
+    """Returns the positions of all pixels, float32 [height, width, 2], (y, x)."""
+    axes = jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32)
+    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
+
+
+def warp(x: Array, flow: Array, *, border: Border = "zeros") -> Array:
+    """Samples `x` where `flow` points: `warp(x, flow)[p] = x[p + flow[p]]`.
+
+    x: [h, w, c]. flow: [h, w, 2], (dx, dy) in pixels. Returns [h, w, c] in x.dtype.
+    """
+    coords = pixel_grid(*x.shape[:2]) + flow[..., ::-1]
+    return bilinear_sample(x, coords, border=border)
+
+
+def compose_flows(first: Array, then: Array) -> Array:
+    """Composes the flow a->b with the flow b->c into a->c: `first + warp(then, first)`.
+
+    Both [h, w, 2], (dx, dy) in pixels; positions that leave the frame add no further motion.
+    """
+    return first + warp(then, first)

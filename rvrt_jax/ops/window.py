@@ -1,0 +1,69 @@
+"""Three-dimensional attention windows: partition, shift mask, relative positions.
+
+Windows and sizes are (t, y, x); the tokens of a window are ordered the same way. Source: RVRT
+section 3 (Swin layers over clips), after Liu et al., "Video Swin Transformer", section 3.
+"""
+
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+
+Size3 = tuple[int, int, int]
+
+MASKED = -100.0  # what the published networks add between tokens of different regions
+
+
+def fit_window(size: Size3, window: Size3, *, shifted: bool) -> tuple[Size3, Size3]:
+    """Returns the window and shift for features of `size`.
+
+    In a dimension no larger than the window, the window shrinks to it and the shift is 0.
+    """
+    fitted = tuple(min(s, w) for s, w in zip(size, window, strict=True))
+    shift = tuple(
+        w // 2 if shifted and s > w else 0 for s, w in zip(size, window, strict=True)
+    )
+    return fitted, shift
+
+
+def partition(x: Array, window: Size3) -> Array:
+    """Cuts [b, t, h, w, c], each size a multiple of the window, into [b, windows, tokens, c]."""
+    i, j, k = window
+    return rearrange(x, "b (t i) (h j) (w k) c -> b (t h w) (i j k) c", i=i, j=j, k=k)
+
+
+def merge(windows: Array, window: Size3, size: Size3) -> Array:
+    """Inverts `partition`: [b, windows, tokens, c] -> [b, *size, c]."""
+    i, j, k = window
+    t, h, w = (s // n for s, n in zip(size, window, strict=True))
+    pattern = "b (t h w) (i j k) c -> b (t i) (h j) (w k) c"
+    return rearrange(windows, pattern, t=t, h=h, w=w, i=i, j=j, k=k)
+
+
+def shift_mask(size: Size3, window: Size3, shift: Size3) -> Array:
+    """Returns what to add to the logits of rolled features, float32 [windows, tokens, tokens].
+
+    Along a shifted axis of the rolled grid, [0, s-w), [s-w, s-shift) and [s-shift, s) come from
+    different places of the picture; tokens of different places must not see each other.
+    """
+    label = jnp.zeros((1, *size, 1), jnp.int32)
+    for axis, (s, w, move) in enumerate(zip(size, window, shift, strict=True)):
+        if move:
+            index = jnp.arange(s)
+            region = (index >= s - w).astype(jnp.int32) + (index >= s - move)
+            label = 3 * label + region.reshape([-1 if a == axis + 1 else 1 for a in range(5)])
+    label = partition(label, window)[0, :, :, 0]
+    return jnp.where(label[:, :, None] == label[:, None, :], 0.0, MASKED)
+
+
+def relative_position_index(window: Size3) -> Array:
+    """Returns the row of the bias table for each (query, key) of a window, int32 [tokens, tokens].
+
+    The row counts query minus key position + (window - 1), in (t, y, x), row-major, in a table of
+    (2t-1)(2y-1)(2x-1) rows. Computed in the program: as a constant it would swell the text.
+    """
+    i, j, k = window
+    token = jnp.arange(i * j * k)
+    index = 0
+    for position, n in ((token // (j * k), i), (token // k % j, j), (token % k, k)):
+        index = index * (2 * n - 1) + position[:, None] - position[None, :] + n - 1
+    return jnp.asarray(index)
