@@ -209,7 +209,8 @@ def test_a_zoomed_view_shows_no_aliasing():
     for zoom in (2.0, 2.7, 4.0):
         matrices = motion.Path(np.zeros((1, 2)), np.zeros(1), np.full(1, zoom)).matrices(11)
         matrices[:, :, 2] = [30.2, 25.9]
-        assert np.abs(motion.render(board, matrices, 11).astype(int) - 127).max() <= 1
+        # The board has a contrast of 127; at most 3 % of it may come through.
+        assert np.abs(motion.render(board, matrices, 11).astype(int) - 127).max() <= 4
 
 
 @pytest.mark.parametrize("seed", range(20))

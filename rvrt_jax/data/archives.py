@@ -1,8 +1,10 @@
 """Reading files out of packages: wheels, npm tarballs and Debian packages, in pure Python."""
 
 import io
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -30,7 +32,7 @@ def read_members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
             yield from _from_tar(io.BytesIO(path.read_bytes()), wanted)
         else:
             raise UserError(f"{path.name} is no package; expected a .whl, .tgz or .deb file.")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
         raise UserError(f"{path} is broken ({error}). Delete it and fetch it again.") from error
 
 
@@ -52,9 +54,11 @@ def _data_of_deb(path: Path) -> io.BytesIO:
     start = len(AR_MAGIC)
     while start + AR_HEADER <= len(content):
         header = content[start : start + AR_HEADER]
-        name, size = header[:16].decode("ascii", "replace"), int(header[48:58])
-        start += AR_HEADER
+        name, size = header[:16].decode("ascii", "replace"), header[48:58].strip()
+        if not size.isdigit():
+            break
+        start, end = start + AR_HEADER, start + AR_HEADER + int(size)
         if name.startswith("data.tar"):
-            return io.BytesIO(content[start : start + size])
-        start += size + size % 2  # entries begin at even offsets
+            return io.BytesIO(content[start:end])
+        start = end + end % 2  # entries begin at even offsets
     raise UserError(f"{path} is broken: it holds no data.tar. Delete it and fetch it again.")

@@ -27,6 +27,7 @@ from rvrt_jax.errors import UserError
 
 MANIFEST = "manifest.json"
 LONGEST_SIDE = 2000  # of a photo; at full size the sensor's noise and blur would be learnt
+UNTAGGED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 HD_HEIGHT = 720  # from here on untagged video is taken as BT.709
 
 COMMANDS = {
@@ -165,8 +166,7 @@ def decode_video(content: bytes, *, shrink: int = 1) -> np.ndarray:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
-            untagged = frame.colorspace == av.video.reformatter.Colorspace.DEFAULT
-            hd = untagged and frame.height >= HD_HEIGHT
+            hd = frame.colorspace == UNTAGGED and frame.height >= HD_HEIGHT
             image = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if hd else None)
             if shrink > 1:
                 h, w = image.shape[0] // shrink, image.shape[1] // shrink
