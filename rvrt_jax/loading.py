@@ -1,25 +1,276 @@
-"""Build a model and fill it with weights from any file the project knows."""
+"""Build a model and fill it with weights from any file the project knows.
 
+`load` takes a `.pth`, a `.safetensors`, the folder of a training run, or the name of weights that
+are packaged or were fetched with `python -m rvrt_jax.weights get NAME`. Parameters are nested
+dicts of numpy float32 arrays.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rvrt_jax.convert import keys, state, tables
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import linen as nn
 
-ASSETS = Path(__file__).parent / "assets"
+from rvrt_jax import models, weights
+from rvrt_jax.convert import detect, keys, state, tables
+from rvrt_jax.errors import UserError
 
+# What a training run leaves: config.json, and checkpoints/<step>/params.
+CONFIG = "config.json"
+FOLDER = "checkpoints"
+SCORE = "psnr_rgb"
+
+# Fields that say how to compute, not what: no part of a checkpoint's config.
+_COMPUTE_FIELDS = ("attention", "remat", "dtype", "parent", "name")
 _SPYNET_WIDTHS = (8, 32, 64, 32, 16, 2)
 
 
-def spynet_params(path: str | os.PathLike = ASSETS / "spynet.safetensors") -> dict:
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model with its parameters, and on which terms they may be used."""
+
+    model: nn.Module
+    params: dict
+    license: str = "unknown"
+    source: str = "unknown"
+
+
+def load(
+    path: str | os.PathLike,
+    name: str | None = None,
+    *,
+    entry: str | None = None,
+    step: int | None = None,
+    **fields,
+) -> tuple[nn.Module, dict]:
+    """Returns (model, params) from any checkpoint.
+
+    path: a `.pth` or `.safetensors` file; a training run's folder, its `checkpoints`, or one step
+    of these; or a name that `python -m rvrt_jax.weights list` shows.
+    name: of the model or variant, with `fields` as for `build`. Without it the file's own config
+    is taken, or, for a `.pth`, the published variant whose shapes it has; `fields` override.
+    entry: which state dict of a `.pth` that has several (`params`, `params_ema`).
+    step: which checkpoint of a run; without it the one that scored best, or the last if none did.
+
+    Raises UserError for a checkpoint that is damaged or of another model, saying of which;
+    FileNotFoundError where there is neither a file nor such a name.
+    """
+    loaded = load_described(path, name, entry=entry, step=step, **fields)
+    return loaded.model, loaded.params
+
+
+def load_described(
+    path: str | os.PathLike,
+    name: str | None = None,
+    *,
+    entry: str | None = None,
+    step: int | None = None,
+    **fields,
+) -> Loaded:
+    """Does what `load` does and also tells the licence and the source of the weights."""
+    weight = None
+    if not os.path.exists(path):
+        path, weight = weights.find(os.fspath(path))
+    if os.path.isdir(path):
+        return _load_run(Path(path).absolute(), name, step, fields)
+    if step is not None:
+        raise UserError(f"{path} is a file; step={step} chooses a checkpoint of a run's folder.")
+    checkpoint = state.read(path, entry=entry)
+    if name is None:
+        own = checkpoint.config or (weight and {"name": weight.model})
+        name, fields = _override(own or _variant(checkpoint.state, path), fields)
+    try:
+        model, params = from_state_dict(name, checkpoint.state, **fields)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    terms = weight or checkpoint
+    return Loaded(model, params, terms.license, terms.source)
+
+
+def load_pth(
+    path: str | os.PathLike, name: str, *, entry: str | None = None, **fields
+) -> tuple[nn.Module, dict]:
+    """Returns (model, params) from a PyTorch `.pth` file, as `from_state_dict` does."""
+    return load(path, name, entry=entry, **fields)
+
+
+def from_state_dict(
+    name: str, state_dict: Mapping[str, np.ndarray], **fields
+) -> tuple[nn.Module, dict]:
+    """Returns (model, params) from a PyTorch state dict as numpy arrays.
+
+    name, fields: as for `build`. Every key must be used and every parameter filled; buffers may
+    be there or not. Raises UserError with every missing, unexpected and misshapen key.
+    """
+    model = models.build(name, **fields)
+    try:
+        params = keys.to_params(_table(model), state_dict, _shapes(model))
+    except UserError as error:
+        seen = detect.detect(state_dict)
+        hint = f"They look like {_spell(seen)}." if seen else "They are of no model known here."
+        raise UserError(f"cannot fill {name!r}: {error}\n{hint}") from None
+    return model, keys.nest(params)
+
+
+def to_state_dict(model: nn.Module, params: Mapping) -> dict[str, np.ndarray]:
+    """Returns the PyTorch state dict, buffers included, of a model's parameters.
+
+    Raises UserError if `params` are not the model's.
+    """
+    flat = {path: np.asarray(array) for path, array in keys.flatten(params).items()}
+    keys.check_shapes(flat, _shapes(model))
+    return keys.to_state(_table(model), flat)
+
+
+def config(model: nn.Module) -> dict[str, Any]:
+    """Returns {"name": ..., fields} from which `build` makes the model anew; JSON can hold it."""
+    return {"name": _name(model), **_fields(model, without=_COMPUTE_FIELDS)}
+
+
+def spynet_params(path: str | os.PathLike = weights.ASSETS / "spynet.safetensors") -> dict:
     """Returns trained SpyNet parameters, {level_0: {conv_0: {kernel, bias}, ...}, ...}, float32.
 
     For the `spynet` part of a model's parameters, before training. The packaged file is described
-    in assets/spynet.md; `path` may name another SpyNet checkpoint, `.pth` or `.safetensors`.
+    in assets/spynet.md; `path` may name another SpyNet checkpoint, `.pth` or `.safetensors`, or
+    weights fetched by name ("spynet_sintel").
     """
+    if not os.path.exists(path):
+        path, _ = weights.find(os.fspath(path))
     shapes = {}
     for level in range(6):
         for conv, (width, out) in enumerate(zip(_SPYNET_WIDTHS, _SPYNET_WIDTHS[1:], strict=False)):
             shapes[f"level_{level}/conv_{conv}/kernel"] = (7, 7, width, out)
             shapes[f"level_{level}/conv_{conv}/bias"] = (out,)
-    weights = state.read(path).state
-    return keys.nest(keys.to_params(tables.table("spynet", {}), weights, shapes))
+    try:
+        params = keys.to_params(tables.table("spynet", {}), state.read(path).state, shapes)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return keys.nest(params)
+
+
+def _name(model: nn.Module) -> str:
+    return next(name for name, kind in models.MODELS.items() if type(model) is kind)
+
+
+def _fields(model: nn.Module, *, without: tuple[str, ...] = ("parent", "name")) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(model)]
+    return {name: getattr(model, name) for name in names if name not in without}
+
+
+def _table(model: nn.Module) -> keys.Table:
+    return tables.table(_name(model), _fields(model))
+
+
+@functools.cache
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter by path, without computing any."""
+    size = 8 * model.size_multiple
+    video = jax.ShapeDtypeStruct(
+        (1, model.time_multiple, size, size, model.in_channels), jnp.float32
+    )
+    params = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
+    return {path: leaf.shape for path, leaf in keys.flatten(params).items()}
+
+
+def _override(own: Mapping, fields: Mapping) -> tuple[str, dict]:
+    """Returns the name and fields of a config, with `fields` in place of its own."""
+    merged = {**own, **fields}
+    return merged.pop("name"), merged
+
+
+def _load_run(path: Path, name: str | None, step: int | None, fields: dict) -> Loaded:
+    """Loads one checkpoint of a training run; path: its folder, its `checkpoints`, or a step's."""
+    if (path / "params").is_dir():
+        folder, step = path.parent, _only(step, path)
+    else:
+        folder = path if path.name == FOLDER else path / FOLDER
+        step = _choose_step(folder, step)
+    if name is None:
+        file = folder.parent / CONFIG
+        if not file.is_file():
+            raise UserError(f"{file} is missing, which says the model. Pass its name and fields.")
+        name, fields = _override(json.loads(file.read_text())["model"], fields)
+    model = models.build(name, **fields)
+    flat = _restore(folder / str(step) / "params")
+    try:
+        keys.check_shapes(flat, _shapes(model))
+    except UserError as error:
+        raise UserError(f"{folder / str(step)}: cannot fill {name!r}: {error}") from None
+    return Loaded(model, keys.nest(flat), source=f"training run, step {step}")
+
+
+def _only(step: int | None, path: Path) -> int:
+    if not path.name.isdigit() or step not in (None, int(path.name)):
+        raise UserError(f"{path} is one checkpoint; step={step} does not go with it.")
+    return int(path.name)
+
+
+def _choose_step(folder: Path, step: int | None) -> int:
+    """Returns the step to load: the one asked for, else the best, else the last."""
+    if not folder.is_dir():
+        raise UserError(f"{folder.parent} is no training run: it has no folder {FOLDER}.")
+    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=_score)
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        steps = sorted(manager.all_steps())
+        scores = {one: _score(manager.metrics(one)) for one in steps}
+    if not steps:
+        raise UserError(f"{folder} holds no finished checkpoint yet.")
+    if step is None:
+        step = max(steps, key=lambda one: (scores[one], one))
+        logging.info("%s: taking step %d (%s %s) of %s", folder, step, SCORE, scores[step], steps)
+    if step not in steps:
+        raise UserError(f"{folder} has no step {step}; it has {steps}.")
+    return step
+
+
+def _score(metrics: Mapping | None) -> float:
+    return (metrics or {}).get(SCORE, -math.inf)
+
+
+def _restore(folder: Path) -> dict[str, np.ndarray]:
+    """Reads an orbax item of arrays as {path: float32 array}, whatever devices wrote it."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(folder).item_metadata.tree
+            abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), dict(tree))
+            restored = checkpointer.restore(folder, abstract)
+    except (ValueError, OSError, AttributeError) as error:  # orbax has no type of its own
+        raise UserError(f"{folder}: damaged or incomplete ({error}).") from error
+    return {path: np.asarray(leaf, np.float32) for path, leaf in keys.flatten(restored).items()}
+
+
+def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, str]:
+    """Returns {"name": variant} for the variant whose shapes a state dict has."""
+    seen = detect.detect(state_dict)
+    if seen is None:
+        raise UserError(
+            f"{path} is of no model known here: {len(state_dict)} keys, such as "
+            f"{list(state_dict)[:3]}."
+        )
+    for variant, (name, preset) in models.VARIANTS.items():
+        model = _fields(models.MODELS[name](**preset))
+        if (
+            name == seen["name"]
+            and len(seen) > 1
+            and seen.items() <= (model | {"name": name}).items()
+        ):
+            return {"name": variant}
+    raise UserError(
+        f"{path} has the shapes of no published variant; it looks like {_spell(seen)}. "
+        "Pass the model's name and its fields."
+    )
+
+
+def _spell(seen: Mapping) -> str:
+    fields = ", ".join(f"{key}={value}" for key, value in seen.items() if key != "name")
+    return f"{seen['name']!r} ({fields or 'incomplete'})"

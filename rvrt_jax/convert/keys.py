@@ -121,6 +121,20 @@ def to_params(
     return params
 
 
+def check_shapes(params: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises UserError with every missing, unexpected and misshapen path of `params`."""
+    common = [path for path in params if path in shapes]
+    _raise_if_any(
+        missing=[path for path in shapes if path not in params],
+        unexpected=[path for path in params if path not in shapes],
+        misshapen=[
+            f"{path}: {params[path].shape}, expected {shapes[path]}"
+            for path in common
+            if params[path].shape != shapes[path]
+        ],
+    )
+
+
 def to_state(table: Table, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the state dict, buffers included, of parameters given by path.
 
