@@ -225,12 +225,11 @@ def _choose_step(folder: Path, step: int | None) -> int:
         scores = {one: _score(manager.metrics(one)) for one in steps}
     if not steps:
         raise UserError(f"{folder} holds no finished checkpoint yet.")
-    if step is None:
-        step = max(steps, key=lambda one: (scores[one], one))
-        logging.info("%s: taking step %d (%s %s) of %s", folder, step, SCORE, scores[step], steps)
-    if step not in steps:
+    if step is not None and step not in steps:
         raise UserError(f"{folder} has no step {step}; it has {steps}.")
-    return step
+    chosen = max(steps, key=lambda one: (scores[one], one)) if step is None else step
+    logging.info("%s: taking step %d (%s %s) of %s", folder, chosen, SCORE, scores[chosen], steps)
+    return chosen
 
 
 def _score(metrics: Mapping | None) -> float:

@@ -28,7 +28,7 @@ CC-BY-NC-4.0, not for commercial use, and so is what is converted from them: say
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m rvrt_jax.convert", description=__doc__.split("\n")[0], epilog=_EPILOG
+        prog="python -m rvrt_jax.convert", description="Convert a checkpoint.", epilog=_EPILOG
     )
     parser.add_argument("input", metavar="IN")
     parser.add_argument("output", metavar="OUT")

@@ -87,38 +87,33 @@ def to_params(
     Buffers must have their shape; one whose values are not what the network computes with is
     warned about. Raises UserError with every missing, unexpected and misshapen key.
     """
-    params: dict[str, np.ndarray] = {}
-    unexpected, misshapen, odd_buffers = [], [], []
-    for key, array in state.items():
-        if buffer := _buffer(table, key):
-            if buffer.value.shape != array.shape:
-                misshapen.append(f"{key}: {array.shape}, expected {buffer.value.shape}")
-            elif not np.allclose(array.astype(np.float64), buffer.value, atol=1e-3):
-                odd_buffers.append(key)
-            continue
-        path, layout = _translate([(r.key, r.path, r.layout) for r in table.rows], key)
-        if path not in shapes:
+    weights = without_buffers(table, state)
+    sources: dict[str, str] = {}  # parameter path -> the key that fills it
+    params, unexpected, misshapen = {}, [], _misshapen_buffers(table, state)
+    for key, array in weights.items():
+        path, layout = to_path(table, key)
+        if path is None or path not in shapes:
             unexpected.append(key)
-            continue
-        if path in params:
-            unexpected.append(f"{key}: {path} was filled by another key")
-            continue
-        shape = _torch_shape(layout, shapes[path])
-        if array.shape == shape:
-            array = LAYOUTS[layout].to_flax(array)
-            params[path] = np.ascontiguousarray(array, dtype=np.float32)
+        elif path in sources:
+            unexpected.append(f"{key}: {path} is filled by {sources[path]}")
         else:
-            misshapen.append(f"{key}: {array.shape}, expected {shape}")
-            params[path] = np.empty(0)
-    missing = [_key(table, path) for path in shapes if path not in params]
+            sources[path] = key
+            shape = _torch_shape(layout, shapes[path])
+            if array.shape == shape:
+                array = LAYOUTS[layout].to_flax(array)
+                params[path] = np.ascontiguousarray(array, dtype=np.float32)
+            else:
+                misshapen.append(f"{key}: {array.shape}, expected {shape}")
+    unfilled = [path for path in shapes if path not in sources]
+    missing = [_to_key(table, path)[0] or f"(any key for {path})" for path in unfilled]
     _raise_if_any(missing=missing, unexpected=unexpected, misshapen=misshapen)
-    if odd_buffers:
-        warnings.warn(
-            f"{len(odd_buffers)} buffers of the checkpoint differ from the constants the network "
-            f"computes with; the checkpoint's values are not used: {', '.join(odd_buffers[:4])}",
-            stacklevel=2,
-        )
+    _warn_of_other_buffers(table, state)
     return params
+
+
+def to_path(table: Table, key: str) -> tuple[str | None, str]:
+    """Returns the parameter path that a key fills and the layout's name; None for no path."""
+    return _translate(((row.key, row.path, row.layout) for row in table.rows), key)
 
 
 def check_shapes(params: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -140,11 +135,10 @@ def to_state(table: Table, params: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
     Raises UserError with every path that the table does not know.
     """
-    rows = [(row.path, row.key, row.layout) for row in table.rows]
     state: dict[str, np.ndarray] = {}
     unknown = []
     for path, array in params.items():
-        key, layout = _translate(rows, path)
+        key, layout = _to_key(table, path)
         if key is None:
             unknown.append(path)
             continue
@@ -195,22 +189,43 @@ def _pattern(template: str) -> re.Pattern:
     return re.compile("".join(parts))
 
 
-def _translate(rows: Iterable[tuple[str, str, str]], name: str) -> tuple[str | None, str]:
-    """Returns (the other side's name, layout) of the row matching `name`; None if none does."""
-    for template, other, layout in rows:
+def _to_key(table: Table, path: str) -> tuple[str | None, str]:
+    """Returns the key of a parameter and the layout's name; None for no key."""
+    return _translate(((row.path, row.key, row.layout) for row in table.rows), path)
+
+
+def _translate(names: Iterable[tuple[str, str, str]], name: str) -> tuple[str | None, str]:
+    for template, other, layout in names:
         if match := _pattern(template).fullmatch(name):
             return other.format(**match.groupdict()), layout
     return None, "same"
 
 
-def _key(table: Table, path: str) -> str:
-    """Returns the state-dict key of a parameter, for messages."""
-    key, _ = _translate([(row.path, row.key, row.layout) for row in table.rows], path)
-    return key or f"(no key for the parameter {path})"
-
-
 def _buffer(table: Table, key: str) -> Buffer | None:
     return next((b for b in table.buffers if _pattern(b.key).fullmatch(key)), None)
+
+
+def _misshapen_buffers(table: Table, state: Mapping[str, np.ndarray]) -> list[str]:
+    found = []
+    for key, array in state.items():
+        buffer = _buffer(table, key)
+        if buffer and buffer.value.shape != array.shape:
+            found.append(f"{key}: {array.shape}, expected {buffer.value.shape}")
+    return found
+
+
+def _warn_of_other_buffers(table: Table, state: Mapping[str, np.ndarray]) -> None:
+    others = []
+    for key, array in state.items():
+        buffer = _buffer(table, key)
+        if buffer and not np.allclose(array.astype(np.float64), buffer.value, atol=1e-3):
+            others.append(key)
+    if others:
+        warnings.warn(
+            f"{len(others)} buffers of the checkpoint differ from the constants the network "
+            f"computes with and are not used: {', '.join(others[:4])}",
+            stacklevel=3,
+        )
 
 
 def _torch_shape(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -37,7 +37,8 @@ def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
     """
     position = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij"), -1).reshape(-1, 3)
     offset = position[:, None] - position[None] + np.array(window) - 1
-    return np.ravel_multi_index(tuple(np.moveaxis(offset, -1, 0)), [2 * w - 1 for w in window])
+    t, y, x = np.moveaxis(offset, -1, 0).astype(np.int64)
+    return (t * (2 * window[1] - 1) + y) * (2 * window[2] - 1) + x
 
 
 def _spynet_rows(key: str, path: str) -> tuple[Row, ...]:
@@ -53,7 +54,8 @@ def _spynet_rows(key: str, path: str) -> tuple[Row, ...]:
 
 def _spynet_buffers(key: str) -> tuple[Buffer, ...]:
     first = f"{key}basic_module.0.basic_module.0.weight"
-    mean, std = np.float32([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).reshape(2, 1, 3, 1, 1)
+    constants = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+    mean, std = constants.reshape(2, 1, 3, 1, 1)
     return Buffer(f"{key}mean", first, mean), Buffer(f"{key}std", first, std)
 
 
