@@ -10,13 +10,14 @@ that move together, so keys and values are sampled at different places.
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
 
-from rvrt_jax.ops.sample import bilinear_sample_plain, corners, pixel_grid
+from rvrt_jax.ops.sample import bilinear_sample_plain, corners, pad_corners, pixel_grid
 
 Window2 = tuple[int, int]
 
@@ -50,64 +51,165 @@ def deform_attn_plain(q: Array, kv: Array, offsets: Array, *, heads: int, window
     return rearrange(attended, "i h w a d -> i h w (a d)")
 
 
-def _sample_groups(rows: Array, coords: Array, height: int, width: int) -> Array:
-    """Samples frames [n, g, (h+2)(w+2), r] at coords [n, g, p, 2], all taps' groups at once."""
-    index, _, fy, fx = corners(coords, height, width)
+class _Spec(NamedTuple):
+    """What the streamed attention needs to know beside its arrays."""
 
-    def sample(rows: Array, index: Array, fy: Array, fx: Array) -> Array:
-        fetch = lambda shift: rows.at[index + shift].get(mode="promise_in_bounds")  # noqa: E731
-        fy, fx = fy[:, None].astype(rows.dtype), fx[:, None].astype(rows.dtype)
-        top = (1 - fx) * fetch(0) + fx * fetch(1)
-        bottom = (1 - fx) * fetch(width + 2) + fx * fetch(width + 3)
-        return (1 - fy) * top + fy * bottom
-
-    return jax.vmap(jax.vmap(sample))(rows, index, fy, fx)
+    height: int
+    width: int
+    window: Window2
+    heads: int
 
 
 def deform_attn_streamed(
     q: Array, kv: Array, offsets: Array, *, heads: int, window: Window2
 ) -> Array:
-    """Goes over the samples one at a time with an online softmax: same values, little memory."""
-    n, h, w, c = q.shape
-    if offsets.shape[4] % 2:  # keys and values share a group: give each its own copy of the positions
+    """Goes over the samples one at a time with an online softmax: same values, little memory.
+
+    The backward pass goes over them once more and samples again, so nothing is kept per sample.
+    """
+    _, h, w, c = q.shape
+    if offsets.shape[4] % 2:  # keys and values share a group: give each the group's positions
         offsets = repeat(offsets, "i h w s g k y -> i h w s (g two) k y", two=2)
-    slots, groups, taps = offsets.shape[3:6]
-    half, head = groups // 2, c // heads
-    unit = math.gcd(c // half, head)  # channels that share both a group and a head
-    pads = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))
-    rows = jnp.pad(rearrange(kv, "n h w (g r) -> n g h w r", g=groups), pads)
-    rows = rearrange(rows, "n g h w r -> n g (h w) r")
-    q = rearrange(q * head**-0.5, "i h w (g m u) -> i g (h w) m u", g=half, u=unit)
-    grid = rearrange(pixel_grid(h, w), "h w y -> (h w) y")
-    xs = (
-        rearrange(offsets, "i h w s g k y -> (s k) i g (h w) y"),
-        jnp.repeat(jnp.arange(slots), taps),
-        jnp.tile(tap_positions(window), (slots, 1)),
-    )
+    groups, head = offsets.shape[4], c // heads
+    # Frames and groups go before pixels, so that one fetch reads a group's channels in one piece.
+    rows = rearrange(kv, "n h w (g r) -> n g h w r", g=groups)
+    rows = jax.vmap(jax.vmap(pad_corners))(rows)
+    unit = math.gcd(c // (groups // 2), head)  # channels that share both their group and their head
+    q = rearrange(q * head**-0.5, "i h w (g m u) -> i g (h w) m u", g=groups // 2, u=unit)
+    offsets = rearrange(offsets, "i h w s g k y -> s k i g (h w) y")
+    attended = _attend(q, rows, offsets, _Spec(h, w, window, heads))
+    return rearrange(attended, "i g (h w) m u -> i h w (g m u)", h=h)
 
-    def per_head(x: Array) -> Array:
-        """Sums the units of each head and hands every unit its head's sum."""
-        x = rearrange(x, "i g p m -> i (g m) p")
-        x = rearrange(x, "i (a m) p -> i a m p", a=heads).sum(2)
-        return rearrange(repeat(x, "i a p -> i (a m) p", m=head // unit), "i (g m) p -> i g p m", g=half)
 
-    def step(carry, x):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attend(q: Array, rows: Array, offsets: Array, spec: _Spec) -> Array:
+    """The streamed attention on arrays already laid out.
+
+    q: [i, g/2, p, m, u], scaled; m units of u channels that belong to one group and one head.
+    rows: [n, g, (h+2)(w+2), r], zero bordered. offsets: [s, k, i, g, p, 2]. Returns q's shape.
+    """
+    return _attend_forward(q, rows, offsets, spec)[0]
+
+
+def _attend_forward(q: Array, rows: Array, offsets: Array, spec: _Spec):
+    def tap_step(carry, place: Array, support: Array):
         peak, total, mean = carry
-        offset, slot, tap = x
-        sampled = _sample_groups(jnp.roll(rows, -slot, axis=0), grid + tap + offset, h, w)
-        sampled = rearrange(sampled, "i g p (m u) -> i g p m u", u=unit)
-        logits = (q * sampled[:, :half]).sum(-1, dtype=jnp.float32)
-        logits = logits if head == unit else per_head(logits)
+        keys, values = _keys_values(support, place, q.shape, spec)
+        logits = _per_head((q * keys).sum(-1, dtype=jnp.float32), spec.heads)
         new_peak = jnp.maximum(peak, logits)
         decay, weight = jnp.exp(peak - new_peak), jnp.exp(logits - new_peak)
-        mean = mean * decay[..., None] + weight[..., None] * sampled[:, half:]
+        mean = mean * decay[..., None] + weight[..., None] * values
         return (new_peak, total * decay + weight, mean), None
+
+    def slot_step(carry, x: tuple[Array, Array]):
+        slot, places = x
+        support = jnp.roll(rows, -slot, axis=0)
+        return jax.lax.scan(functools.partial(tap_step, support=support), carry, places)
 
     peak = jnp.full(q.shape[:-1], -jnp.inf, jnp.float32)
     start = peak, jnp.zeros_like(peak), jnp.zeros(q.shape, jnp.float32)
-    (_, total, mean), _ = jax.lax.scan(step, start, xs)
-    attended = (mean / total[..., None]).astype(q.dtype)
-    return rearrange(attended, "i g (h w) m u -> i h w (g m u)", h=h)
+    slots = jnp.arange(offsets.shape[0])
+    (peak, total, mean), _ = jax.lax.scan(slot_step, start, (slots, _places(offsets, spec)))
+    out = (mean / total[..., None]).astype(q.dtype)
+    return out, (q, rows, offsets, out, peak + jnp.log(total))
+
+
+def _attend_backward(spec: _Spec, residuals, d_out: Array):
+    """Samples again and turns each sample's share of `d_out` into gradients.
+
+    The softmax is undone as in Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2.
+    """
+    q, rows, offsets, out, log_total = residuals
+    d_out = d_out.astype(jnp.float32)
+    mean_d_weight = _per_head((d_out * out).sum(-1), spec.heads)
+
+    def tap_step(carry, place: Array, support: Array):
+        d_q, d_support = carry
+        keys, values = _keys_values(support, place, q.shape, spec)
+        logits = _per_head((q * keys).sum(-1, dtype=jnp.float32), spec.heads)
+        weight = jnp.exp(logits - log_total)
+        d_weight = _per_head((d_out * values).sum(-1), spec.heads)
+        d_logits = (weight * (d_weight - mean_d_weight))[..., None]
+        d_sampled = jnp.concatenate([d_logits * q, weight[..., None] * d_out], axis=1)
+        d_sampled = rearrange(d_sampled, "i g p m u -> i g p (m u)")
+        d_support, d_place = _sample_backward(support, place, d_sampled, d_support, spec)
+        return (d_q + d_logits * keys, d_support), d_place
+
+    def slot_step(carry, x: tuple[Array, Array]):
+        d_q, d_rows = carry
+        slot, places = x
+        support = jnp.roll(rows, -slot, axis=0)
+        start = d_q, jnp.zeros(rows.shape, jnp.float32)
+        body = functools.partial(tap_step, support=support)
+        (d_q, d_support), d_places = jax.lax.scan(body, start, places)
+        return (d_q, d_rows + jnp.roll(d_support, slot, axis=0)), d_places
+
+    start = jnp.zeros(q.shape, jnp.float32), jnp.zeros(rows.shape, jnp.float32)
+    slots = jnp.arange(offsets.shape[0])
+    (d_q, d_rows), d_offsets = jax.lax.scan(slot_step, start, (slots, _places(offsets, spec)))
+    return d_q.astype(q.dtype), d_rows.astype(rows.dtype), d_offsets
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _places(offsets: Array, spec: _Spec) -> Array:
+    """Returns the sampling positions [s, k, i, g, p, 2], (y, x) in pixels."""
+    grid = rearrange(pixel_grid(spec.height, spec.width), "h w y -> (h w) y")
+    return offsets + tap_positions(spec.window)[:, None, None, None] + grid
+
+
+def _per_head(x: Array, heads: int) -> Array:
+    """Sums [i, g, p, m] over the units of each head and hands every unit its head's sum."""
+    _, groups, _, m = x.shape
+    if groups * m == heads:
+        return x
+    x = rearrange(x, "i g p m -> i p (g m)")
+    total = rearrange(x, "i p (a n) -> i p a n", a=heads).sum(-1)
+    total = repeat(total, "i p a -> i p (a n)", n=groups * m // heads)
+    return rearrange(total, "i p (g m) -> i g p m", g=groups)
+
+
+def _keys_values(rows: Array, place: Array, shape: tuple[int, ...], spec: _Spec):
+    """Samples rows [n, g, ., r] at [n, g, p, 2]: keys and values, each of `shape` like q."""
+    index, _, fy, fx = corners(place, spec.height, spec.width)
+
+    def sample(rows: Array, index: Array, fy: Array, fx: Array) -> Array:
+        fy, fx = fy[:, None].astype(rows.dtype), fx[:, None].astype(rows.dtype)
+        top_left, top_right, low_left, low_right = _neighbours(rows, index, spec.width)
+        top = (1 - fx) * top_left + fx * top_right
+        return (1 - fy) * top + fy * ((1 - fx) * low_left + fx * low_right)
+
+    # The barrier keeps the fetch from being repeated inside everything that reads its result.
+    sampled = jax.lax.optimization_barrier(jax.vmap(jax.vmap(sample))(rows, index, fy, fx))
+    keys, values = jnp.split(sampled, 2, axis=1)
+    return keys.reshape(shape), values.reshape(shape)
+
+
+def _neighbours(rows: Array, index: Array, width: int) -> list[Array]:
+    fetch = [index, index + 1, index + width + 2, index + width + 3]
+    return [rows.at[i].get(mode="promise_in_bounds") for i in fetch]
+
+
+def _sample_backward(
+    rows: Array, place: Array, d_sampled: Array, d_rows: Array, spec: _Spec
+) -> tuple[Array, Array]:
+    """Adds the rows' gradient to `d_rows`; returns it and the positions' gradient [n, g, p, 2]."""
+    index, inside, fy, fx = corners(place, spec.height, spec.width)
+
+    def backward(rows, index, inside, fy, fx, d, d_rows):
+        fy, fx = fy[:, None], fx[:, None]
+        top_left, top_right, low_left, low_right = _neighbours(rows, index, spec.width)
+        slope_y = (1 - fx) * (low_left - top_left) + fx * (low_right - top_right)
+        slope_x = (1 - fy) * (top_right - top_left) + fy * (low_right - low_left)
+        d_place = jnp.stack([(d * slope_y).sum(-1), (d * slope_x).sum(-1)], axis=-1)
+        shares = [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
+        for move, share in zip((0, 1, spec.width + 2, spec.width + 3), shares, strict=True):
+            d_rows = d_rows.at[index + move].add(share * d, mode="promise_in_bounds")
+        return d_rows, jnp.where(inside[:, None], d_place, 0.0)
+
+    arrays = rows, index, inside, fy, fx, d_sampled, d_rows
+    return jax.vmap(jax.vmap(backward))(*arrays)
 
 
 ATTENTION = {"plain": deform_attn_plain, "streamed": deform_attn_streamed}
