@@ -1,0 +1,369 @@
+"""From files to files: restores clips, scores them against ground truth, pictures them.
+
+Scores follow the published protocol: on frames clamped and rounded to 8 bit, no border cropped,
+averaged over the frames of a clip and then over clips.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from rvrt_jax import compare, loading, metrics
+from rvrt_jax.convert.files import replacing
+from rvrt_jax.data.degrade import imresize
+from rvrt_jax.data.frames import is_video, open_frames, open_writer, to_float, to_uint
+from rvrt_jax.errors import UserError
+from rvrt_jax.restore import check_sigma, plan_tiles, restore_stream
+from rvrt_jax.tiling import check_tile
+
+SCORES = {"psnr_rgb": "PSNR", "ssim_rgb": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """Where one clip is read and written; `gt` and `picture` are None if not asked for."""
+
+    name: str
+    input: str
+    output: str
+    gt: str | None
+    picture: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How clips are restored. tile: as `restore`'s; fps: of image folders written to a video."""
+
+    tile: tuple[int, int, int] | str | None = "auto"
+    overlap: tuple[int, int, int] = (2, 20, 20)
+    sigma: float | None = None
+    fps: str | None = None
+
+
+def model_fields(config: Any, *, dtype: str | None) -> tuple[str | None, dict]:
+    """Returns the name and fields of a recipe's model; (None, ...) leaves the name to the weights.
+
+    dtype: computes in this type instead of the recipe's.
+    """
+    fields = {} if config is None else config.model.to_dict()
+    if dtype is not None:
+        fields["dtype"] = dtype
+    if "dtype" in fields:
+        fields["dtype"] = jnp.dtype(fields["dtype"])
+    return fields.pop("name", None), fields
+
+
+def parse_triple(text: str, flag: str) -> tuple[int, int, int]:
+    """Returns "T,H,W" as three numbers; raises UserError naming the flag."""
+    try:
+        t, h, w = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(
+            f"--{flag} is {text}; give three numbers T,H,W, such as 2,20,20."
+        ) from error
+    return t, h, w
+
+
+def parse_tile(text: str) -> tuple[int, int, int] | str | None:
+    """Returns the value of --tile: "auto", None for "none", or three numbers."""
+    named: dict[str, str | None] = {"auto": "auto", "none": None}
+    return named[text] if text in named else parse_triple(text, "tile")
+
+
+def find_clips(source: str, output: str, *, gt: str | None, picture: str | None) -> list[Clip]:
+    """Returns the clips that an input path stands for.
+
+    A folder with sub-folders and no files is one clip per sub-folder, written to the folder of that
+    name below `output` and scored against the one below `gt`; anything else is one clip.
+    """
+    folder = Path(source)
+    entries = sorted(p for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
+    if not entries or not all(entry.is_dir() for entry in entries):
+        return [Clip(folder.stem if is_video(source) else folder.name, source, output, gt, picture)]
+    if is_video(output):
+        raise UserError(
+            f"{source} holds {len(entries)} clips, but --output {output} is one video file. "
+            f"Give a folder."
+        )
+    clips = []
+    for entry in entries:
+        shown = Path(picture) if picture else None
+        clips.append(
+            Clip(
+                entry.name,
+                str(entry),
+                os.path.join(output, entry.name),
+                os.path.join(gt, entry.name) if gt else None,
+                str(shown.with_name(f"{shown.stem}_{entry.name}{shown.suffix}")) if shown else None,
+            )
+        )
+    return clips
+
+
+def check_files(clips: list[Clip], scale: int, *, fps: str | None, overwrite: bool) -> None:
+    """Raises UserError if an output is taken, or a ground truth does not fit its clip."""
+    for clip in clips:
+        for path in filter(None, (clip.output, clip.picture)):
+            if os.path.realpath(path) in map(os.path.realpath, filter(None, (clip.input, clip.gt))):
+                raise UserError(
+                    f"{path} would be overwritten by its own result; choose another output."
+                )
+            if not overwrite:
+                check_free(path)
+        with open_frames(clip.input, fps=fps) as source:
+            if clip.gt is not None:
+                with open_frames(clip.gt) as truth:
+                    _check_truth(clip, source, truth, scale)
+
+
+def check_free(path: str) -> None:
+    """Raises UserError if there is something at `path`, other than an empty folder."""
+    if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError(f"{path} exists. Choose another name, or pass --overwrite.")
+
+
+def _check_truth(clip: Clip, source, truth, scale: int) -> None:
+    lengths = {source.length, truth.length} - {None}
+    if len(lengths) > 1:
+        raise UserError(
+            f"{clip.gt} has {truth.length} frames, its input {clip.input} {source.length}. "
+            f"The ground truth must have the same frames."
+        )
+    expected = (source.height * scale, source.width * scale)
+    if (truth.height, truth.width) != expected:
+        raise UserError(
+            f"{clip.gt} is {truth.width}x{truth.height}, but {clip.input} of "
+            f"{source.width}x{source.height} at scale {scale} becomes {expected[1]}x{expected[0]}. "
+            f"Give the ground truth of this size."
+        )
+
+
+def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool = False) -> dict:
+    """Restores one clip to its output, which appears under its name only when complete.
+
+    Prints the tile and the progress on stderr. Returns {name, frames, seconds, tile, overlap}, and
+    with ground truth also {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}.
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_frames(clip.input, fps=options.fps))
+        truth = stack.enter_context(open_frames(clip.gt)) if clip.gt is not None else None
+        writer = stack.enter_context(
+            _open_output(clip, source, model.scale, options.fps, overwrite)
+        )
+        tile = _choose_tile(model, params, clip, source, options)
+        started = time.perf_counter()
+        bar = stack.enter_context(tqdm(total=source.length, unit="frame", desc=clip.name))
+        frames, originals = itertools.tee(source)
+        restored = restore_stream(
+            model,
+            params,
+            frames,
+            tile=tile,
+            overlap=options.overlap,
+            sigma=options.sigma,
+            progress=lambda done: bar.update(done - bar.n),
+        )
+        report = _Report(model.scale, shown=(source.length or 1) // 2)
+        for frame, original, true in _together(clip, restored, originals, truth):
+            writer.write(to_uint(frame, source.bits))
+            report.add(original, frame, true)
+    for loss in writer.dropped:
+        print(f"{clip.output}: left out {loss}", file=sys.stderr)
+    seconds = round(time.perf_counter() - started, 3)
+    if clip.picture is not None:
+        compare.write(clip.picture, report.picture())
+    facts = {"name": clip.name, "frames": report.frames, "seconds": seconds}
+    return facts | {"tile": tile, "overlap": options.overlap} | report.scores()
+
+
+def _choose_tile(model, params, clip: Clip, source, options: Options):
+    if options.tile != "auto":
+        return options.tile
+    size = (source.length, source.height, source.width)
+    plan = plan_tiles(model, params, size, overlap=options.overlap)
+    print(f"{clip.name}: {plan}", file=sys.stderr)
+    return plan.tile
+
+
+def _open_output(clip: Clip, source, scale: int, fps: str | None, overwrite: bool):
+    return open_writer(
+        clip.output,
+        fps=fps,
+        height=source.height * scale,
+        width=source.width * scale,
+        bits=source.bits,
+        source=source,
+        overwrite=overwrite,
+    )
+
+
+def _together(clip: Clip, restored: Iterable, originals: Iterable, truth) -> Iterator[tuple]:
+    """Yields (restored, original, true or None); raises UserError if the lengths differ."""
+    truths = itertools.repeat(None) if truth is None else iter(truth)
+    count = 0
+    for frame, original in zip(restored, originals, strict=False):
+        true = next(truths, None)
+        if truth is not None and true is None:
+            raise UserError(f"{clip.gt} has only {count} frames, its input {clip.input} more.")
+        count += 1
+        yield frame, original, true
+    if truth is not None and next(truths, None) is not None:
+        raise UserError(f"{clip.gt} has more frames than the {count} of its input {clip.input}.")
+
+
+class _Report:
+    """The scores of a clip, frame by frame, and the frame that its picture shows."""
+
+    def __init__(self, scale: int, *, shown: int) -> None:
+        self.frames = 0
+        self._scale = scale
+        self._shown = shown
+        self._scores: dict[str, list[dict[str, float]]] = {}
+        self._panels: list[tuple[str, np.ndarray]] = []
+
+    def add(self, original: np.ndarray, restored: np.ndarray, true: np.ndarray | None) -> None:
+        """Takes the next frame: input and ground truth as read, the restored one as float."""
+        shown = self.frames == self._shown
+        self.frames += 1
+        if true is None and not shown:
+            return
+        baseline = to_uint(to_float(original), 8)
+        if self._scale > 1:
+            baseline = imresize(baseline, self._scale)
+        versions = {self.baseline: baseline, "restored": to_uint(restored, 8)}
+        labels = {self.baseline: f"input, bicubic x{self._scale}" if self._scale > 1 else "input"}
+        panels = []
+        if true is not None:
+            true = to_uint(to_float(true), 8)
+        for name, image in versions.items():
+            label = labels.get(name, name)
+            if true is not None:
+                scores = metrics.frame_scores(image, true)
+                self._scores.setdefault(name, []).append(scores)
+                label += f", {scores['psnr_rgb']:.2f} dB"
+            panels.append((label, image))
+        if shown:
+            self._panels = panels + ([("ground truth", true)] if true is not None else [])
+
+    @property
+    def baseline(self) -> str:
+        """What the restored frames are held against: the input, upscaled if need be."""
+        return "bicubic" if self._scale > 1 else "input"
+
+    def scores(self) -> dict:
+        """Returns {"scores": {version: {metric: mean over frames}}}, or {} without ground truth."""
+        return {"scores": {k: mean(v) for k, v in self._scores.items()}} if self._scores else {}
+
+    def picture(self) -> np.ndarray:
+        """Returns the side-by-side picture of the frame in the middle."""
+        return compare.picture(self._panels)
+
+
+def mean(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Returns the average of dictionaries with the same keys."""
+    return {key: sum(s[key] for s in scores) / len(scores) for key in scores[0]}
+
+
+def summarise(clips: list[dict]) -> dict:
+    """Returns {} or {"mean": ...} over clips and {"mean_of_frames": ...} over all frames.
+
+    The two differ where clips differ in length; papers report one or the other.
+    """
+    scored = [clip for clip in clips if "scores" in clip]
+    if not scored:
+        return {}
+    frames = sum(clip["frames"] for clip in scored)
+    by_clip, by_frame = {}, {}
+    for version in scored[0]["scores"]:
+        by_clip[version] = mean([clip["scores"][version] for clip in scored])
+        by_frame[version] = {
+            metric: sum(clip["scores"][version][metric] * clip["frames"] for clip in scored)
+            / frames
+            for metric in SCORES
+        }
+    return {"mean": by_clip, "mean_of_frames": by_frame}
+
+
+def table(clips: list[dict], summary: dict) -> str:
+    """Returns the scores as text, a line per clip and version, then the mean over clips."""
+    rows = [(clip["name"], clip.get("scores", {})) for clip in clips]
+    rows += [(label, summary[key]) for label, key in _SUMMARIES.items() if key in summary]
+    width = max(4, *(len(name) for name, _ in rows))
+    lines = [f"{'clip':{width}}  {'':8}" + "".join(f"{title:>9}" for title in SCORES.values())]
+    for name, versions in rows:
+        for version, scores in versions.items():
+            numbers = (f"{scores[m]:9.{2 if 'psnr' in m else 4}f}" for m in SCORES)
+            lines.append(f"{name:{width}}  {version:8}" + "".join(numbers))
+    return "\n".join(lines)
+
+
+_SUMMARIES = {"mean": "mean", "mean of all frames": "mean_of_frames"}
+
+
+def run(
+    *,
+    model_name: str | None,
+    fields: dict,
+    weights: str,
+    source: str,
+    output: str,
+    gt: str | None,
+    picture: str | None,
+    scores_file: str | None,
+    options: Options,
+    overwrite: bool,
+) -> dict:
+    """Checks everything, restores all clips, prints and writes the results; returns them.
+
+    Raises UserError or OSError for what the user can mend: before the first frame is computed where
+    that can be known.
+    """
+    check_tile(None if options.tile == "auto" else options.tile, options.overlap)
+    if scores_file is not None and not overwrite:
+        check_free(scores_file)
+    clips = find_clips(source, output, gt=gt, picture=picture)
+    loaded = loading.load_described(weights, model_name, **fields)
+    model, params = loaded.model, jax.device_put(loaded.params)
+    check_sigma(model, options.sigma)
+    check_files(clips, model.scale, fps=options.fps, overwrite=overwrite)
+    print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
+    results = [restore_clip(model, params, c, options, overwrite=overwrite) for c in clips]
+    summary = summarise(results)
+    if summary:
+        print(table(results, summary))
+    report = {
+        "model": loading.config(model),
+        "dtype": jnp.dtype(model.dtype).name,
+        "weights": str(weights),
+        "licence": loaded.license,
+        "device": jax.devices()[0].device_kind,
+        "sigma": options.sigma,
+        "clips": results,
+        **summary,
+    }
+    if scores_file is not None:
+        with replacing(scores_file) as temporary:
+            Path(temporary).write_text(json.dumps(_finite(report), indent=2) + "\n")
+    return report
+
+
+def _finite(value):
+    """Returns the value with infinite numbers (the PSNR of equal frames) as None, for JSON."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,287 @@
+"""Cutting a video into overlapping tiles, and joining what comes back, as published for RVRT.
+
+Tiles of an axis of length `size` begin at `0, s, 2s, ...` below `size - tile`, s = tile - overlap,
+and at `max(0, size - tile)`. Tiles in time are averaged where they overlap. Tiles in space first
+lose `overlap // 2` *output* pixels on each side that has a neighbour (not multiplied by the scale,
+as published); what still overlaps is averaged. A tile of 0 means the whole axis.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from rvrt_jax.errors import UserError
+
+AXES = ("frames", "height", "width")
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """One tile of one spatial axis: input pixels `read`, of whose output only `kept` is used.
+
+    `kept` counts output pixels from the start of the axis.
+    """
+
+    read: slice
+    kept: slice
+    scale: int
+
+    @property
+    def piece(self) -> slice:
+        """Where `kept` lies within the tile's own output."""
+        offset = self.read.start * self.scale
+        return slice(self.kept.start - offset, self.kept.stop - offset)
+
+
+def check_tile(tile, overlap) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Returns (tile, overlap) as two triples (frames, height, width) of ints.
+
+    tile: None for the whole video, or three numbers, 0 for a whole axis. Raises UserError for
+    anything but three whole numbers >= 0, and for a tile that does not exceed its overlap.
+    """
+    tile = (0, 0, 0) if tile is None else tile
+    checked = []
+    for what, numbers in (("tile", tile), ("overlap", overlap)):
+        numbers = tuple(numbers) if isinstance(numbers, Iterable) else (numbers,)
+        whole = all(not isinstance(n, str) and int(n) == n and n >= 0 for n in numbers)
+        if len(numbers) != 3 or not whole:
+            raise UserError(
+                f"{what} is {numbers}; give three whole numbers >= 0: frames, height, width."
+            )
+        checked.append(tuple(int(n) for n in numbers))
+    tile, overlap = checked
+    for axis, size, shared in zip(AXES, tile, overlap, strict=True):
+        if 0 < size <= shared:
+            raise UserError(
+                f"tile of {size} does not exceed its overlap of {shared} ({axis}). "
+                f"Pass a tile of at least {shared + 1}, 0 for the whole axis, or a smaller overlap."
+            )
+    return tile, overlap
+
+
+def starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Returns where the tiles of an axis begin; they have min(tile, size) elements each."""
+    return [*range(0, size - tile, tile - overlap), max(0, size - tile)]
+
+
+def spans(size: int, tile: int, overlap: int, scale: int) -> list[Span]:
+    """Returns the tiles of a spatial axis of `size` input pixels."""
+    if tile == 0:
+        return [Span(slice(0, size), slice(0, size * scale), scale)]
+    trim = overlap // 2
+    first = starts(size, tile, overlap)
+    result = []
+    for start in first:
+        stop = min(start + tile, size)
+        kept_start = start * scale + (trim if start > 0 else 0)
+        kept_stop = stop * scale - (trim if start < first[-1] else 0)
+        result.append(Span(slice(start, stop), slice(kept_start, kept_stop), scale))
+    return result
+
+
+def cover(tiles: list[Span]) -> np.ndarray:
+    """Returns how many tiles keep each output pixel of an axis, float32 [scale * size]."""
+    count = np.zeros(tiles[-1].kept.stop, np.float32)
+    for span in tiles:
+        count[span.kept] += 1
+    return count
+
+
+def blend_space(rows: list[Span], columns: list[Span], run: Callable) -> np.ndarray:
+    """Runs all tiles of a plane and joins them; `run(rows, columns)` takes two slices of the input.
+
+    run returns [t, h, w, c] for its tile; the result is float32 [t, scale * H, scale * W, c].
+    """
+    if len(rows) == len(columns) == 1:
+        return run(rows[0].read, columns[0].read)
+    row_count, column_count = cover(rows), cover(columns)
+    out = np.zeros(0, np.float32)
+    for row in rows:
+        for column in columns:
+            piece = run(row.read, column.read)[:, row.piece, column.piece]
+            if out.size == 0:
+                shape = (len(piece), len(row_count), len(column_count), piece.shape[-1])
+                out = np.zeros(shape, np.float32)
+            # The number of tiles over a pixel is a product of the two axes' numbers, so that no
+            # second full-size accumulator is needed.
+            count = row_count[row.kept, None] * column_count[None, column.kept]
+            out[:, row.kept, column.kept] += piece / count[..., None]
+    return out
+
+
+def windows(frames: Iterable, tile: int, overlap: int) -> Iterator[tuple[int, list]]:
+    """Yields (start, frames) for each tile in time of a video whose length need not be known.
+
+    Holds at most 2 * tile - overlap frames. Raises UserError if there are no frames.
+    """
+    if tile == 0:
+        held = list(frames)
+        if not held:
+            raise UserError("the video has no frames; give at least one.")
+        yield 0, held
+        return
+    step = tile - overlap
+    held, base, start, size = [], 0, 0, 0
+    for frame in frames:
+        held.append(frame)
+        size += 1
+        if size == start + tile + 1:  # a frame beyond this tile: so it is not the last one
+            yield start, held[start - base : start - base + tile]
+            # The last tile, wherever it will have to begin, begins after this one.
+            held, base, start = held[start + 1 - base :], start + 1, start + step
+    if size == 0:
+        raise UserError("the video has no frames; give at least one.")
+    last = max(0, size - tile)
+    yield last, held[last - base :]
+
+
+def blend_time(tiles: Iterable[tuple[int, list]], run: Callable) -> Iterator[np.ndarray]:
+    """Runs every tile of `windows` and yields blocks of frames, in order, as they are finished.
+
+    run(start, frames) returns float32 [t, h, w, c], which is overwritten: frames that several tiles
+    share are averaged. Only the frames that a later tile may still touch stay in memory.
+    """
+    held, count, first = np.zeros((0, 1, 1, 1), np.float32), np.zeros((0, 1, 1, 1), np.float32), 0
+    for start, frames in tiles:
+        done = start - first
+        if done:
+            held[:done] /= count[:done]
+            yield held[:done]
+        shared, shared_count = held[done:].copy(), count[done:]
+        del held  # frees all but the shared frames before the next tile needs the memory
+        held = run(start, frames)
+        count = np.ones((len(held), 1, 1, 1), np.float32)
+        if len(shared):
+            held[: len(shared)] += shared
+            count[: len(shared)] += shared_count
+        first = start
+    held /= count
+    yield held
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Bytes that may be used: the device's, the host's, and whether they are the same memory."""
+
+    device: int
+    host: int
+    shared: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A tile (frames, height, width; 0 = whole axis) and what it is expected to take."""
+
+    tile: tuple[int, int, int]
+    overlap: tuple[int, int, int]
+    call: tuple[int, int, int]
+    calls: int
+    device_bytes: int
+    host_bytes: int
+
+    def __str__(self) -> str:
+        sizes = [str(n) if n else "whole" for n in self.tile]
+        return (
+            f"tile {' x '.join(sizes)} (frames x height x width), overlap {self.overlap}: "
+            f"{self.calls} calls of {' x '.join(map(str, self.call))}, about "
+            f"{self.device_bytes / 2**30:.1f} GiB for the network and "
+            f"{self.host_bytes / 2**30:.1f} GiB for the frames"
+        )
+
+
+def call_shape(model, tile, size) -> tuple[int, int, int]:
+    """Returns (t, h, w) of one call of the network, padding included.
+
+    tile, size: (frames, height, width). A whole axis in space is padded to `model.pad_multiple`,
+    as published; a tile only where it does not fit the network (published tiles are never padded).
+    """
+    whole = (model.time_multiple, model.pad_multiple, model.pad_multiple)
+    tiled = (model.time_multiple, model.size_multiple, model.size_multiple)
+    result = []
+    for n, length, multiple, least in zip(tile, size, whole, tiled, strict=True):
+        multiple = multiple if n == 0 else least
+        length = min(n or length, length)
+        result.append(-(-length // multiple) * multiple)
+    return tuple(result)
+
+
+# Floats that one call needs per feature channel and pixel at working resolution: at any length (one
+# clip's attention, flow, and the tail), and for each frame (the features kept for later branches).
+# Fitted to the compiler's figures for rvrt_sr and rvrt_deblur on a CPU, float32, within 20 % from
+# 8 frames on. plan_tiles checks each plan against the compiler, so that it need not be exact.
+FLOATS_ALWAYS, FLOATS_PER_FRAME = 110, 11
+
+
+def device_bytes(model, call: tuple[int, int, int]) -> int:
+    """Estimates the bytes that one call of the network takes for (t, h, w) input pixels."""
+    t, h, w = call
+    channels = max(model.embed_dims) if hasattr(model, "embed_dims") else model.num_feat
+    feature_pixels = h * w if model.scale > 1 else h * w / 16  # upscale 1 works at 1/4 of the size
+    features = channels * feature_pixels * (FLOATS_ALWAYS + FLOATS_PER_FRAME * t)
+    frames = t * h * w * (model.in_channels + 3 * model.scale**2)
+    return int(4 * (features + frames))
+
+
+def host_bytes(model, tile, overlap, size) -> int:
+    """Returns the bytes of the frames held at once: a tile in time, read, computed and joined."""
+    frames = min(tile[0] or size[0], size[0])
+    pixels = size[1] * size[2]
+    read = (2 * frames - overlap[0]) * pixels * 3 * 2  # at most 16-bit
+    return read + 2 * frames * pixels * model.scale**2 * 3 * 4
+
+
+TIMES = (100, 64, 48, 32, 24, 16, 12, 8, 4, 2)
+SIDES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32)
+LEAST_TIME = 16
+
+
+def plan_auto(model, size, budget: Budget, *, overlap=(2, 20, 20), correction=1.0) -> Plan:
+    """Chooses the tile that restores a video of `size` with the least work within `budget`.
+
+    size: (frames, height, width), frames = None if unknown. At most 100 frames go into one tile
+    (the longest published), and at least 16 if they fit, because the recurrence lives on them.
+    correction: measured bytes of an earlier plan over its estimate.
+    Raises UserError if nothing fits.
+    """
+    length = size[0] or 10**6
+    size = (length, *size[1:])
+    times = [n + -n % model.time_multiple for n in TIMES]
+    times = [0] * (length <= times[0]) + [n for n in times if overlap[0] < n < length]
+    sides = [n for n in SIDES if max(overlap[1:]) < n < max(size[1:])]
+    plans = [
+        _plan(
+            model, (t, side if side < size[1] else 0, side if side < size[2] else 0), overlap, size
+        )
+        for t in times
+        for side in (0, *sides)
+    ]
+    plans = [dataclasses.replace(p, device_bytes=int(p.device_bytes * correction)) for p in plans]
+    fitting = [p for p in plans if fits(p, budget)]
+    if not fitting:
+        least = min(plans, key=lambda p: p.device_bytes + p.host_bytes)
+        raise UserError(
+            f"no tile fits the memory: the smallest is {least}; free are "
+            f"{budget.device / 2**30:.1f} GiB for the network and {budget.host / 2**30:.1f} GiB "
+            f"for the frames. Free some memory, or pass the tile yourself."
+        )
+    long = [p for p in fitting if p.call[0] >= min(length, LEAST_TIME)]
+    return min(long or fitting, key=lambda p: (p.calls * math.prod(p.call), -p.call[0]))
+
+
+def _plan(model, tile, overlap, size) -> Plan:
+    call = call_shape(model, tile, size)
+    calls = math.prod(
+        len(starts(length, n, shared)) if n else 1
+        for length, n, shared in zip(size, tile, overlap, strict=True)
+    )
+    device, host = device_bytes(model, call), host_bytes(model, tile, overlap, size)
+    return Plan(tile, tuple(overlap), call, calls, device, host)
+
+
+def fits(plan: Plan, budget: Budget) -> bool:
+    """Returns whether the plan stays within the budget."""
+    if budget.shared:
+        return plan.device_bytes + plan.host_bytes <= min(budget.device, budget.host)
+    return plan.device_bytes <= budget.device and plan.host_bytes <= budget.host

@@ -1,0 +1,286 @@
+"""eval.py from files to files: what it writes, prints and refuses."""
+
+import importlib.util
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import goldens
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from toy import PARAMS, Toy
+
+from rvrt_jax import compare, evaluation, loading, metrics
+from rvrt_jax.data.degrade import imresize
+from rvrt_jax.data.frames import open_frames, open_writer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The module eval.py; its flags are defined once per process."""
+    spec = importlib.util.spec_from_file_location("eval_program", ROOT / "eval.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Makes every weights file a Toy; returns a function that changes its fields."""
+    model = Toy()
+
+    def use(**fields):
+        nonlocal model
+        model = model.clone(**fields)
+
+    described = lambda *_, **__: loading.Loaded(model, PARAMS, "MIT", "made up")  # noqa: E731
+    monkeypatch.setattr(loading, "load_described", described)
+    monkeypatch.setattr(loading, "config", lambda model: {"name": "toy"})
+    return use
+
+
+@pytest.fixture
+def run(program, toy, capsys):
+    """Runs eval.py with arguments; returns (exit code, stdout, stderr)."""
+
+    def call(*arguments, weights="w.pth"):
+        with flagsaver.flagsaver():
+            flags.FLAGS(["eval.py", "--weights", weights, *map(str, arguments)])
+            code = program.main(["eval.py"])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def images(seed, shape, dtype=np.uint8):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+
+
+def write(path, frames, **options):
+    size = {"height": frames.shape[1], "width": frames.shape[2]}
+    with open_writer(path, fps=25, bits=8 * frames.itemsize, **size, **options) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def larger(frames):
+    return frames.repeat(4, axis=1).repeat(4, axis=2)
+
+
+@pytest.mark.parametrize("tile", ["auto", "none", "2,24,24"])
+def test_a_folder_of_images(run, tmp_path, tile):
+    frames = images(0, (3, 13, 17, 3))
+    write(tmp_path / "in", frames, names=["b1.png", "b2.png", "b10.png"])
+    code, out, err = run(
+        "--input",
+        tmp_path / "in",
+        "--output",
+        tmp_path / "out",
+        "--tile",
+        tile,
+        "--overlap",
+        "1,4,4",
+    )
+    assert code == 0 and out == ""
+    assert ("in: tile whole" in err) == (tile == "auto") and "licence MIT" in err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b1.png", "b10.png", "b2.png"]
+    np.testing.assert_array_equal(open_frames(tmp_path / "out").read_all(), larger(frames))
+
+
+def test_sixteen_bits_stay_sixteen_bits(run, tmp_path):
+    frames = images(0, (2, 5, 7, 3), np.uint16)
+    write(tmp_path / "in", frames)
+    assert run("--input", tmp_path / "in/*.png", "--output", tmp_path / "out")[0] == 0
+    np.testing.assert_array_equal(open_frames(tmp_path / "out").read_all(), larger(frames))
+
+
+def test_a_video_keeps_its_rate_and_streams_through_tiles(run, tmp_path):
+    frames = goldens.smooth_video((1, 11, 3, 16, 24), 0)[0].transpose(0, 2, 3, 1)
+    frames = np.rint(255 * frames).astype(np.uint8)
+    source = write(str(tmp_path / "in.mkv"), frames, codec="ffv1")
+    code, _, _ = run("--input", source, "--output", tmp_path / "out.mp4", "--tile", "4,0,0")
+    assert code == 0
+    with open_frames(tmp_path / "out.mp4") as result:
+        assert result.fps == Fraction(25)
+        video = result.read_all().astype(int)
+    assert video.shape == (11, 64, 96, 3)
+    assert np.abs(video - larger(frames)).mean() < 4  # the codec loses some
+
+
+def test_scores_picture_and_json(run, tmp_path):
+    """Two clips of 2 and 4 frames: per clip, mean of clips, mean of frames."""
+    for name, length, seed in (("a", 2, 1), ("b", 4, 2)):
+        write(tmp_path / "in" / name, images(seed, (length, 8, 9, 3)))
+        write(tmp_path / "gt" / name, images(seed + 10, (length, 32, 36, 3)))
+    code, out, _ = run(
+        *("--input", tmp_path / "in", "--output", tmp_path / "out", "--gt", tmp_path / "gt"),
+        *("--json", tmp_path / "s/scores.json", "--compare", tmp_path / "picture.png"),
+    )
+    assert code == 0
+    report = json.loads((tmp_path / "s/scores.json").read_text())
+    expected = {}
+    for name in "ab":
+        low = open_frames(tmp_path / "in" / name).read_all()
+        true = open_frames(tmp_path / "gt" / name).read_all()
+        for version, frames in (("bicubic", imresize(low, 4)), ("restored", larger(low))):
+            scores = [metrics.frame_scores(a, b) for a, b in zip(frames, true, strict=True)]
+            expected[name, version] = {k: np.mean([s[k] for s in scores]) for k in scores[0]}
+    for clip in report["clips"]:
+        for version in ("bicubic", "restored"):
+            assert clip["scores"][version] == pytest.approx(expected[clip["name"], version])
+    for metric in metrics_names():
+        a, b = expected["a", "restored"][metric], expected["b", "restored"][metric]
+        assert report["mean"]["restored"][metric] == pytest.approx((a + b) / 2)
+        assert report["mean_of_frames"]["restored"][metric] == pytest.approx((a + 2 * b) / 3)
+    lines = out.splitlines()
+    assert len(lines) == 1 + 2 * 4 and "PSNR-Y" in lines[0]
+    assert f"{expected['b', 'restored']['psnr_rgb']:.2f}" in lines[4]
+    for name in "ab":
+        assert cv2.imread(str(tmp_path / f"picture_{name}.png")).shape[1] == 3 * 320 + 2 * 6
+
+
+def metrics_names():
+    return ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
+
+
+def test_a_perfect_result_is_infinite_and_still_json(run, tmp_path):
+    frames = images(0, (2, 12, 12, 3))
+    write(tmp_path / "in", frames)
+    write(tmp_path / "gt", larger(frames))
+    code, out, _ = run(
+        *("--input", tmp_path / "in", "--output", tmp_path / "out", "--gt", tmp_path / "gt"),
+        *("--json", tmp_path / "scores.json"),
+    )
+    assert code == 0 and "inf" in out
+    scores = json.loads((tmp_path / "scores.json").read_text())["clips"][0]["scores"]["restored"]
+    assert scores["psnr_rgb"] is None and scores["ssim_rgb"] == pytest.approx(1)
+
+
+def test_sigma_zero_and_an_input_line_at_scale_one(run, toy, tmp_path):
+    toy(scale=1, in_channels=4)
+    frames = images(0, (2, 12, 12, 3))
+    for name in ("in", "gt"):
+        write(tmp_path / name, frames)
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--gt", tmp_path / "gt")
+    code, out, _ = run(*arguments, "--sigma", 0)
+    assert code == 0 and "input" in out and "bicubic" not in out
+    np.testing.assert_array_equal(open_frames(tmp_path / "out").read_all(), frames)
+
+
+def bad_calls():
+    return [
+        (("--input", "nowhere", "--output", "out"), "nowhere"),
+        (("--output", "out"), "--input is required"),
+        (("--input", "in"), "--output is required"),
+        (("--input", "empty", "--output", "out"), "empty"),
+        (("--input", "in", "--output", "taken"), "taken exists"),
+        (("--input", "in", "--output", "in"), "in"),
+        (("--input", "in", "--output", "out", "--gt", "short"), "short has 1 frame"),
+        (("--input", "in", "--output", "out", "--gt", "in"), "becomes 36x32"),
+        (("--input", "in", "--output", "out", "--tile", "4,16"), "--tile is 4,16"),
+        (("--input", "in", "--output", "out", "--tile", "4,16,16"), "tile of 16 does not exceed"),
+        (("--input", "in", "--output", "out", "--overlap", "x"), "--overlap is x"),
+        (("--input", "in", "--output", "out", "--sigma", "5"), "takes no noise level"),
+        (("--input", "mixed", "--output", "out"), "mixed"),
+        (("--input", "cut", "--output", "out"), "cut"),
+        (("--input", "in", "--output", "out.mp4"), "fps"),
+        (("--input", "clips", "--output", "out.mp4", "--fps", "25"), "2 clips"),
+        (("--input", "clips", "--output", "out", "--gt", "in"), "in/a"),
+        (("--input", "in", "--output", "out", "--compare", "in/00000000.png"), "exists"),
+        (("--input", "in", "--output", "out", "--json", "taken/00000000.png"), "exists"),
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "message"), bad_calls())
+def test_mistakes_end_in_one_message_and_leave_nothing(
+    run, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    write("in", images(0, (2, 8, 9, 3)))
+    write("taken", images(0, (2, 8, 9, 3)))
+    write("short", images(0, (1, 32, 36, 3)))
+    for name in "ab":
+        write(f"clips/{name}", images(0, (2, 8, 9, 3)))
+    Path("empty").mkdir()
+    for name, shape in (("1", (8, 9, 3)), ("2", (9, 8, 3))):
+        write(f"mixed_{name}", images(0, (1, *shape)))
+    Path("mixed").mkdir()
+    Path("mixed_1/00000000.png").rename("mixed/1.png")
+    Path("mixed_2/00000000.png").rename("mixed/2.png")
+    Path("cut").mkdir()
+    Path("cut/1.png").write_bytes(Path("in/00000000.png").read_bytes()[:-60])
+    before = sorted(Path().rglob("*"))
+    code, out, err = run(*arguments)
+    assert code == 1 and out == ""
+    assert [line.startswith("error: ") for line in err.splitlines()].count(True) == 1
+    assert message in err.splitlines()[-1] and "Traceback" not in err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_failure_half_way_leaves_nothing(run, tmp_path, monkeypatch):
+    """The second tile in time fails after frames have been written."""
+    write(tmp_path / "in", images(0, (9, 8, 8, 3)))
+    original, calls = evaluation.to_uint, []
+
+    def full_disk(frame, bits):
+        calls.append(bits)
+        if len(calls) == 5:
+            raise OSError("No space left on device")
+        return original(frame, bits)
+
+    monkeypatch.setattr(evaluation, "to_uint", full_disk)
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--tile", "3,0,0")
+    code, _, err = run(*arguments)
+    assert code == 1 and "No space left" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_overwrite(run, tmp_path):
+    frames = images(0, (2, 8, 8, 3))
+    write(tmp_path / "in", frames)
+    write(tmp_path / "out", frames)
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out", "--overwrite")[0] == 0
+    np.testing.assert_array_equal(open_frames(tmp_path / "out").read_all(), larger(frames))
+
+
+def test_ground_truth_of_a_video_whose_length_was_wrong(run, toy, tmp_path, monkeypatch):
+    """A decoder may undercut the announced length; then the ground truth is found too long late."""
+    write(tmp_path / "in", images(0, (2, 8, 8, 3)))
+    write(tmp_path / "gt", images(0, (3, 32, 32, 3)))
+    monkeypatch.setattr(evaluation, "_check_truth", lambda *_: None)
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--gt", tmp_path / "gt")
+    code, _, err = run(*arguments)
+    assert code == 1 and "more frames than the 2" in err and not (tmp_path / "out").exists()
+
+
+def test_model_fields_of_a_recipe():
+    config = pytest.importorskip("ml_collections").ConfigDict()
+    config.model = {"name": "rvrt", "num_feat": 32, "dtype": "float32"}
+    name, fields = evaluation.model_fields(config, dtype="bfloat16")
+    assert (name, fields) == ("rvrt", {"num_feat": 32, "dtype": jax.numpy.dtype("bfloat16")})
+    assert evaluation.model_fields(None, dtype=None) == (None, {})
+
+
+def test_the_detail_of_a_picture_is_found():
+    image = np.full((40, 60, 3), 128, np.uint8)
+    image[21:31, 34:49] = images(0, (10, 15, 3))
+    rows, columns = compare.most_detailed(image)
+    assert abs(rows.start - 21) <= 1 and abs(columns.start - 34) <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (700, 1400)])
+def test_a_picture_of_any_size(shape):
+    image = images(0, (*shape, 3))
+    picture = compare.picture([("one", image), ("a very long label " * 20, image)])
+    panel = int(np.clip(shape[1], 320, 640))
+    assert picture.dtype == np.uint8 and picture.shape[1] == 2 * panel + 6
+    with pytest.raises(ValueError, match="one size"):
+        compare.picture([("one", image), ("two", image[:, :-1] if shape[1] > 1 else image[:0])])
