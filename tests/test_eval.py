@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from absl import flags
 from absl.testing import flagsaver
 from toy import PARAMS, Toy
 
-from rvrt_jax import compare, evaluation, loading, metrics
+from rvrt_jax import compare, evaluation, loading, metrics, models
+from rvrt_jax.convert import keys
+from rvrt_jax.convert import state as states
 from rvrt_jax.data.degrade import imresize
 from rvrt_jax.data.frames import open_frames, open_writer
+from rvrt_jax.restore import restore
 
 ROOT = Path(__file__).parents[1]
 
@@ -191,7 +195,7 @@ def bad_calls():
         (("--input", "in", "--output", "out", "--sigma", "5"), "takes no noise level"),
         (("--input", "mixed", "--output", "out"), "mixed"),
         (("--input", "cut", "--output", "out"), "cut"),
-        (("--input", "in", "--output", "out.mp4"), "fps"),
+        (("--input", "in", "--output", "out.mp4"), "images have no frame rate"),
         (("--input", "clips", "--output", "out.mp4", "--fps", "25"), "2 clips"),
         (("--input", "clips", "--output", "out", "--gt", "in"), "in/a"),
         (("--input", "in", "--output", "out", "--compare", "in/00000000.png"), "exists"),
@@ -259,6 +263,63 @@ def test_ground_truth_of_a_video_whose_length_was_wrong(run, toy, tmp_path, monk
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--gt", tmp_path / "gt")
     code, _, err = run(*arguments)
     assert code == 1 and "more frames than the 2" in err and not (tmp_path / "out").exists()
+
+
+RECIPE = """
+from ml_collections import ConfigDict
+
+def get_config():
+    fields = dict(embed_dims=(12, 12, 12), num_blocks=(1, 1, 1), num_heads=(2, 2, 2), num_feat=8,
+                  deformable_groups=2, attention_heads=2, dtype="float32")
+    return ConfigDict({"model": {"name": "rvrt", **fields}})
+"""
+
+
+@pytest.fixture
+def command(program, tmp_path, capsys, monkeypatch):
+    """Runs eval.py as from a shell, with a recipe of a tiny RVRT; returns (exit code, stderr)."""
+    (tmp_path / "recipe.py").write_text(RECIPE)
+
+    def call(*arguments):
+        arguments = ["eval.py", "--config", str(tmp_path / "recipe.py"), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", arguments)  # config_flags looks for overrides there
+        with flagsaver.flagsaver():
+            try:
+                code = program.main(program.parse_flags(arguments))
+            except SystemExit as exit_:
+                return exit_.code, capsys.readouterr().err
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def test_a_real_network_from_recipe_and_weights(command, tmp_path):
+    """Weights of a tiny RVRT go through a file; the result is that of `restore`."""
+    fields = {"embed_dims": (12, 12, 12), "num_blocks": (1, 1, 1), "num_heads": (2, 2, 2)}
+    fields |= {"num_feat": 8, "deformable_groups": 2, "attention_heads": 2}
+    model = models.build("rvrt", **fields, dtype=jax.numpy.dtype("float32"))
+    shapes = loading._shapes(model)  # traced once, for the loading that follows too
+    table = loading._table(model)
+    weights = goldens.state_dict(table, shapes, 3)
+    states.write(tmp_path / "w.pth", states.Checkpoint(weights))
+    params = keys.nest(keys.to_params(table, weights, shapes))
+    frames = images(0, (2, 8, 16, 3))
+    write(tmp_path / "in", frames)
+    paths = ("--input", tmp_path / "in", "--output", tmp_path / "out")
+    code, err = command("--weights", tmp_path / "w.pth", *paths)
+    assert code == 0, err
+    out = np.clip(restore(model, params, frames), 0, 1)
+    result = open_frames(tmp_path / "out").read_all().astype(float)
+    assert np.abs(result - 255 * out).max() <= 0.501  # rounding
+
+
+def test_a_wrong_recipe_ends_in_one_message(command):
+    code, _ = command("--config.model.num_fat=16")
+    assert "the config has no key" in str(code) and "num_fat" in str(code)
+    code, err = command("--config", "nowhere.py")
+    assert code == 1 and err.startswith("error: ") and "nowhere.py" in err
+    code, err = command("--tile", "none")
+    assert code == 1 and err.startswith("error: --weights is required: ")
 
 
 def test_model_fields_of_a_recipe():
