@@ -1,0 +1,125 @@
+"""What lies beside the picture in a video file: copied packet by packet, never decoded."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from rvrt_jax.data.video import VideoReader, main_stream, open_container
+
+# Tags of the file itself, which the new file's muxer writes anew.
+_OWN_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands")
+
+
+class Companions:
+    """Copies a source's audio, subtitles, attachments, chapters and tags into an open output.
+
+    Packets go in step with the picture (`copy_until`), so that neither file is held in memory.
+    Names what the container cannot hold in `dropped`. A context manager: holds the source open.
+    """
+
+    def __init__(self, source: VideoReader, output: OutputContainer, dropped: list[str]) -> None:
+        self._output = output
+        self._start = source.start
+        self._targets: dict[int, Stream] = {}
+        self._last: dict[int, int] = {}
+        self._next: Packet | None = None
+        self._open_files = ExitStack()
+        container = self._open_files.enter_context(open_container(source.path))
+        try:
+            main = main_stream(container, source.path)
+            for stream in container.streams:
+                if stream.index != main.index and not self._add(stream):
+                    dropped.append(_describe(stream))
+            self._copy_tags(container, main)
+        except BaseException:
+            self._open_files.close()
+            raise
+        self._packets = self._demux(container)
+
+    def __enter__(self) -> "Companions":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._open_files.close()
+
+    def copy_until(self, end: Fraction | None) -> None:
+        """Copies the packets that start before `end` seconds into the file; None: all the rest."""
+        while True:
+            self._next = self._next or next(self._packets, None)
+            if self._next is None or (end is not None and _seconds(self._next) >= end):
+                return
+            self._output.mux(self._next)
+            self._next = None
+
+    def _add(self, stream: Stream) -> bool:
+        """Opens an output stream for one of the source; False if the container cannot hold it."""
+        if stream.type not in ("audio", "subtitle", "attachment"):
+            return False
+        if stream.type == "attachment" and self._output.format.name != "matroska":
+            return False
+        if self._output.format.name == "avi" and not _fits_avi(stream):
+            return False
+        try:
+            target = self._output.add_stream_from_template(stream)
+        except ValueError:  # "format does not support codec"
+            return False
+        target.metadata.update(stream.metadata)
+        target.disposition = stream.disposition
+        if stream.type != "attachment":  # an attachment has no packets
+            self._targets[stream.index] = target
+        return True
+
+    def _copy_tags(self, container: InputContainer, main: Stream) -> None:
+        tags = {k: v for k, v in container.metadata.items() if k.lower() not in _OWN_TAGS}
+        self._output.metadata.update(tags)
+        picture = self._output.streams.video[0]
+        picture.metadata.update(
+            {k: v for k, v in main.metadata.items() if k in ("language", "title")}
+        )
+        chapters = container.chapters()
+        for chapter in chapters:
+            shift = round(self._start / (chapter["time_base"] or 1))
+            chapter["start"] -= shift
+            chapter["end"] -= shift
+        if chapters:
+            self._output.set_chapters(chapters)
+
+    def _demux(self, container: InputContainer) -> Iterator[Packet]:
+        """Yields the packets to copy, their times counted from the start of the file."""
+        if not self._targets:
+            return
+        wanted = [container.streams[index] for index in self._targets]
+        for packet in container.demux(wanted):
+            if packet.size == 0 or packet.dts is None:
+                continue
+            index = packet.stream_index
+            shift = round(self._start / packet.time_base)
+            # Muxers stop at times that stand still, which files in the wild do have.
+            dts = max(packet.dts - shift, self._last.get(index, packet.dts - shift - 1) + 1)
+            pts = packet.pts - shift if packet.pts is not None else dts
+            self._last[index] = dts
+            packet.dts, packet.pts = dts, max(pts, dts)
+            packet.stream = self._targets[index]
+            yield packet
+
+
+def _fits_avi(stream: Stream) -> bool:
+    """Tells whether AVI can time a stream: it counts samples, so packets must be of one length."""
+    if not isinstance(stream, AudioStream):
+        return False
+    return stream.codec_context.frame_size > 0 or stream.codec_context.name.startswith("pcm_")
+
+
+def _seconds(packet: Packet) -> Fraction:
+    assert packet.dts is not None
+    return packet.dts * packet.time_base
+
+
+def _describe(stream: Stream) -> str:
+    codec = stream.codec_context.name if stream.codec_context is not None else "no codec"
+    return f"stream {stream.index} ({stream.type}, {codec})"

@@ -1,0 +1,199 @@
+"""Opening video files, and finding out whether they are whole.
+
+FFmpeg reads a file that was cut short without complaint and merely stops early. MP4 and MOV boxes
+(ISO/IEC 14496-12), EBML elements of Matroska and WebM (RFC 8794, RFC 9559) and the RIFF chunks of
+AVI all state their length, so that comparing it with the file's size finds the cut.
+"""
+
+import array
+import collections
+import contextlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from rvrt_jax.errors import UserError
+
+_NOT_VIDEO_FORMATS = ("tty", "image2")  # FFmpeg plays text files, and pictures as one frame
+_LONGEST_TAIL = 1000  # packets kept to try out the end of a file; a few key frame intervals
+_MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+# Only these count as missing: some writers leave padding behind the last box that is none.
+_MP4_NEEDED_BOXES = (b"moov", b"mdat", b"moof")
+_EBML_HEADER, _MATROSKA_SEGMENT = 0x1A45DFA3, 0x18538067
+_RIFF_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # left by writers that could not go back
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the packets tell without decoding.
+
+    stamps: the times to show, sorted; None if any packet has none. reordered: packets are stored in
+    another order than they are shown. complete: the file does not look cut short.
+    """
+
+    count: int
+    stamps: np.ndarray | None
+    reordered: bool
+    complete: bool
+
+
+@contextlib.contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """Opens a video file; raises UserError if it is none or lacks its index."""
+    try:
+        # Playlists must not make FFmpeg fetch other things; some AVI tags are not UTF-8.
+        container = av.open(
+            str(path), "r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except av.error.FFmpegError as error:
+        if missing_bytes(path) is None:
+            raise UserError(
+                f"{path} is not a video that FFmpeg can read ({error.strerror}). "
+                "Give a video file, a folder of images or a pattern such as 'frames/*.png'."
+            ) from error
+        raise UserError(
+            f"{path} is a damaged or unfinished video ({error.strerror}): its index is missing or "
+            "broken, and no frame can be read. Copy or export it again."
+        ) from error
+    with container:
+        if container.format.name in _NOT_VIDEO_FORMATS or container.format.name.endswith("_pipe"):
+            raise UserError(f"{path} is not a video, but {container.format.long_name}.")
+        yield container
+
+
+def main_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Returns the first video stream but cover pictures; raises UserError if there is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            stream.thread_type = "AUTO"
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
+    raise UserError(f"{path} has no picture, only {kinds} streams. Give a file with video.")
+
+
+def scan_packets(path: Path) -> Scan:
+    """Reads all packets: counts the frames to show and finds out whether the end is missing.
+
+    Where the container does not declare its size, the last packets from a key frame on are decoded:
+    a file that was cut anywhere ends in a broken frame.
+    """
+    stamps, tail, corrupt = array.array("q"), collections.deque(maxlen=_LONGEST_TAIL), False
+    count, stamped, reordered = 0, True, False
+    with open_container(path) as container:
+        stream = main_stream(container, path)
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                continue
+            corrupt = packet.is_corrupt
+            if packet.is_keyframe:
+                tail.clear()
+            tail.append(packet)
+            if packet.is_discard or corrupt:
+                continue  # lies before the start of an edited file, or is a piece
+            count += 1
+            if packet.pts is None:
+                stamped = False
+            else:
+                reordered = reordered or (len(stamps) > 0 and packet.pts < stamps[-1])
+                stamps.append(packet.pts)
+        missing = missing_bytes(path)
+        complete = missing == 0 or (missing is None and not corrupt and _decodes(tail))
+    in_order = np.sort(np.array(stamps, np.int64)) if stamped else None
+    return Scan(count, in_order, reordered, complete)
+
+
+def missing_bytes(path: Path) -> int | None:
+    """Returns how many bytes the file lacks: 0 for a whole one, None if its format does not say.
+
+    None: another format, or a stream recorded without a declared size. Reads a few headers only.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(12)
+        if start[4:8] in _MP4_FIRST_BOXES:
+            return _missing_mp4(file, size)
+        if start[:4] == _EBML_HEADER.to_bytes(4, "big"):
+            return _missing_matroska(file, size)
+        if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+            return _missing_riff(file, size)
+    return None
+
+
+def _missing_mp4(file: BinaryIO, size: int) -> int:
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length, kind = struct.unpack_from(">I4s", header)
+        if length == 1 and len(header) == 16:
+            (length,) = struct.unpack_from(">Q", header, 8)
+        if length < 8:  # 0: the box reaches to the end; else no box at all
+            return 0
+        at += length
+        if at > size:
+            return at - size if kind in _MP4_NEEDED_BOXES else 0
+    return 0
+
+
+def _missing_matroska(file: BinaryIO, size: int) -> int | None:
+    file.seek(0)
+    while True:
+        kind, length = _read_vint(file, keep_marker=True), _read_vint(file, keep_marker=False)
+        if kind not in (_EBML_HEADER, _MATROSKA_SEGMENT) or length is None:
+            return None
+        end = file.tell() + length
+        if kind == _MATROSKA_SEGMENT or end > size:
+            return max(0, end - size)
+        file.seek(end)
+
+
+def _read_vint(file: BinaryIO, *, keep_marker: bool) -> int | None:
+    """Reads an EBML number of 1 to 8 bytes; None at the end of the file and for "unknown"."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    count = 9 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(count - 1), "big")
+    if keep_marker:
+        return value
+    value -= 1 << (7 * count)
+    return None if value == (1 << (7 * count)) - 1 else value
+
+
+def _missing_riff(file: BinaryIO, size: int) -> int | None:
+    at = 0
+    while at + 12 <= size:  # a large AVI is a chain of RIFF chunks
+        file.seek(at)
+        kind, length = struct.unpack("<4sI", file.read(8))
+        if kind != b"RIFF":
+            return 0
+        if length in _RIFF_UNKNOWN_SIZES:
+            return None
+        at += 8 + length + length % 2
+    return max(0, at - size - 1)  # the last padding byte is often left out
+
+
+def _decodes(packets: collections.deque[Packet]) -> bool:
+    """Tells whether the last frame of these packets is whole; True if it cannot be tried."""
+    if not packets or not packets[0].is_keyframe:
+        return True
+    whole = True
+    try:
+        for packet in packets:
+            for frame in packet.decode():
+                whole = not frame.is_corrupt
+        for frame in packets[0].stream.decode(None):
+            whole = not frame.is_corrupt
+    except av.error.FFmpegError:
+        return False
+    return whole

@@ -1,0 +1,51 @@
+"""What folders of images and video files have in common."""
+
+import abc
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+DTYPES = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}  # by bits
+
+
+class FrameSource(abc.ABC):
+    """The frames of a clip, read one by one; every iteration starts anew.
+
+    Iterating yields [height, width, 3] RGB, uint8 (bits = 8) or uint16 (bits = 16).
+    length: number of frames; of a video what the file announces, and a decoder may in rare cases
+    give fewer. fps: None for images whose rate was not given. names: file names of images, None for
+    a video.
+    """
+
+    path: Path
+    length: int
+    height: int
+    width: int
+    fps: Fraction | None
+    bits: int
+    names: list[str] | None
+
+    @abc.abstractmethod
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:  # noqa: B027
+        """Does nothing: files are open only while an iteration runs."""
+
+    def read_all(self) -> np.ndarray:
+        """Returns all frames at once, [t, h, w, 3]: for short clips."""
+        return np.stack(list(self))
+
+
+def check_frame(frame: np.ndarray, index: int, *, shape: tuple[int, int, int], bits: int) -> None:
+    """Raises ValueError if a frame to write is not what the output was opened for."""
+    if frame.shape != shape or frame.dtype != DTYPES[bits]:
+        raise ValueError(
+            f"frame {index} is {frame.dtype} {list(frame.shape)}; the output was opened for "
+            f"{DTYPES[bits]} {list(shape)}."
+        )

@@ -1,0 +1,226 @@
+"""One way to read and write clips: folders of images, patterns such as 'in/*.png', video files.
+
+Frames are [h, w, 3] RGB, uint8 or uint16. Reading and writing go frame by frame; outputs appear
+under their name only when they are complete.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from rvrt_jax.data import images
+from rvrt_jax.data.folders import FolderWriter, ImageReader
+from rvrt_jax.data.frame_source import DTYPES, FrameSource
+from rvrt_jax.data.video import VideoReader
+from rvrt_jax.data.video_writer import OUTPUT_SUFFIXES, VideoWriter, choose_codec
+from rvrt_jax.errors import UserError
+
+VIDEO_SUFFIXES = (
+    *OUTPUT_SUFFIXES,
+    *(".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp", ".y4m"),
+    *(".mxf", ".gif", ".vob", ".h264", ".hevc", ".divx", ".asf", ".m2v"),
+)
+
+
+class FrameWriter(Protocol):
+    """Takes the frames of a clip in order."""
+
+    @property
+    def count(self) -> int:
+        """Frames written so far."""
+        ...
+
+    @property
+    def dropped(self) -> Sequence[str]:
+        """What of the source the output cannot hold, in words."""
+        ...
+
+    def write(self, frame: np.ndarray) -> None:
+        """Writes [height, width, 3] RGB, uint8 or uint16 as `open_writer` was told."""
+        ...
+
+
+def is_video(path: str | os.PathLike) -> bool:
+    """Tells by its suffix whether a path names a video file; it need not exist."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES and not Path(path).is_dir()
+
+
+def open_frames(
+    path: str | os.PathLike,
+    *,
+    fps: Fraction | float | str | None = None,
+    damaged: Literal["error", "skip"] = "error",
+) -> FrameSource:
+    """Opens a folder of images, one image, a pattern of images, or a video file.
+
+    fps: the rate of images, such as 25 or "24000/1001". A video has its own.
+    damaged: what to do with a video that is cut short or broken: "skip" leaves out what cannot be
+    decoded. Images must always be whole.
+    Raises UserError if there is nothing to read, a file is of the wrong kind or truncated, images
+    differ in size or depth, or fps is given for a video. See `ImageReader` and `VideoReader`.
+    """
+    path = os.fspath(path)
+    rate = None if fps is None else parse_fps(fps)
+    if not os.path.isfile(path) or images.is_image(Path(path)):
+        return ImageReader(path, fps=rate)
+    reader = VideoReader(Path(path), damaged=damaged)
+    if rate is not None:
+        raise UserError(
+            f"{path} has its own frame rate ({reader.fps}); fps is for images. Leave it out."
+        )
+    return reader
+
+
+@contextlib.contextmanager
+def open_writer(
+    path: str | os.PathLike,
+    *,
+    fps: Fraction | float | str | None,
+    height: int,
+    width: int,
+    bits: int = 8,
+    names: Sequence[str] | None = None,
+    source: FrameSource | None = None,
+    codec: str | None = None,
+    crf: int = 15,
+    overwrite: bool = False,
+) -> Iterator[FrameWriter]:
+    """Opens a video file (by its suffix), or else a folder of PNG images; use it in a `with`.
+
+    Everything is written under a temporary name beside `path`, which it takes on leaving the `with`
+    block; after an exception the temporary files are removed and `path` is as it was.
+    fps: of a video; None if there is a source video, whose time stamps are kept.
+    bits: 8 for uint8 frames, 16 for uint16 (PNG: 16 bits; video: 10 bits, with ffv1 16).
+    names: frame k becomes the stem of names[k] + ".png". None: the source's, or 00000000.png on.
+    source: where the frames come from; a source video hands on all it has beside the picture (see
+    `VideoWriter`).
+    codec: one of `video_writer.CODECS`; "ffv1" in .mkv is lossless. crf: quality of the lossy ones,
+    less is better.
+    overwrite: replaces an existing file, or a folder that holds PNG images and nothing else.
+    Raises UserError for a target that exists, an unknown suffix, a video without fps, names that
+    collide, and if no frame was written.
+    """
+    path = os.fspath(path)
+    if bits not in DTYPES:
+        raise ValueError(f"bits is {bits}; give 8 or 16.")
+    target = Path(path)
+    if source is not None and os.path.realpath(path) == os.path.realpath(source.path):
+        raise UserError(f"{path} is the input itself. Choose another output.")
+    as_video = target.suffix != "" and not path.endswith(("/", os.sep)) and not target.is_dir()
+    _check_target(target, as_video=as_video, overwrite=overwrite)
+    frame = {"height": height, "width": width, "bits": bits}
+    with contextlib.ExitStack() as stack:
+        if as_video:
+            video = source if isinstance(source, VideoReader) else None
+            options = {"codec": choose_codec(target, codec=codec, bits=bits, crf=crf), "crf": crf}
+            rate = _output_rate(path, fps, video)
+            partial = stack.enter_context(_replacing(target))
+            writer = VideoWriter(partial, fps=rate, source=video, **frame, **options)
+        else:
+            names = names or (source.names if source is not None else None)
+            partial = stack.enter_context(_replacing(target))
+            writer = FolderWriter(partial, names=names, **frame)
+        stack.enter_context(writer)
+        yield writer
+        if writer.count == 0:
+            raise UserError(f"{path}: there was no frame to write. Give a clip with frames.")
+
+
+def to_float(frames: np.ndarray) -> np.ndarray:
+    """Returns uint8 or uint16 frames of any shape as float32, the largest number as 1."""
+    if frames.dtype not in DTYPES.values():
+        raise ValueError(f"frames are {frames.dtype}; give uint8 or uint16.")
+    return frames.astype(np.float32) / np.float32(np.iinfo(frames.dtype).max)
+
+
+def to_uint(frames: np.ndarray, bits: int) -> np.ndarray:
+    """Returns float frames in [0, 1] as uint8 (bits = 8) or uint16 (16), clamped.
+
+    Rounds to the nearest number, halves to even, so that it undoes `to_float` exactly.
+    Raises UserError for values that are not finite.
+    """
+    if bits not in DTYPES:
+        raise ValueError(f"bits is {bits}; give 8 or 16.")
+    if not np.isfinite(frames).all():
+        count = int(np.size(frames) - np.isfinite(frames).sum())
+        raise UserError(
+            f"{count} of {np.size(frames)} values are NaN or infinite and cannot become pixels. "
+            "Check the weights and the input, or compute in float32."
+        )
+    dtype = DTYPES[bits]
+    scaled = np.clip(frames, 0, 1) * np.float32(np.iinfo(dtype).max)
+    return np.rint(scaled).astype(dtype)
+
+
+def parse_fps(fps: Fraction | float | str) -> Fraction:
+    """Returns 25, 29.97 or "30000/1001" as a fraction; raises UserError for what is no rate."""
+    try:
+        rate = Fraction(str(fps))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"fps is {fps}; give a number such as 25 or 30000/1001.") from error
+    if rate <= 0:
+        raise UserError(f"fps is {fps}; it must be above 0.")
+    return rate
+
+
+def _output_rate(
+    path: str, fps: Fraction | float | str | None, video: VideoReader | None
+) -> Fraction:
+    rate = None if fps is None else parse_fps(fps)
+    if video is not None:
+        if rate not in (None, video.rate):
+            raise ValueError(f"fps is {rate}, but the source plays at {video.rate}. Omit fps.")
+        return video.rate
+    if rate is None:
+        raise UserError(f"{path}: images have no frame rate. Pass fps, such as 25 or 30000/1001.")
+    return rate
+
+
+def _check_target(target: Path, *, as_video: bool, overwrite: bool) -> None:
+    """Raises UserError if something is in the way that may not be replaced."""
+    if target.is_dir():
+        inside = sorted(target.iterdir())
+        foreign = [item.name for item in inside if item.suffix.lower() != ".png" or item.is_dir()]
+        if foreign:
+            raise UserError(
+                f"{target} holds more than PNG images ({foreign[0]}) and is never replaced. "
+                "Choose another folder."
+            )
+        if inside and not overwrite:
+            raise UserError(
+                f"{target} holds {len(inside)} images. Choose another folder, or overwrite it."
+            )
+    elif target.exists() and not (as_video and overwrite):
+        way_out = ", or overwrite it" if as_video else ": it is a file, not a folder"
+        raise UserError(f"{target} exists. Choose another name{way_out}.")
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `target`; the file or folder made there becomes `target`.
+
+    After an exception it is removed, and `target` is as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept: it tells FFmpeg what to write.
+    partial = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield partial
+        if target.is_dir():
+            old = partial.with_name(f"{partial.name}.old")
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.replace(target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""Still images: reading as RGB, writing as PNG, and finding broken files before work starts.
+
+Images are [h, w, 3] in R, G, B order, uint8 or uint16. OpenCV decodes; what it would pass over in
+silence (a JPEG that stops half-way, see `probe`) is checked here.
+"""
+
+import logging
+import re
+import secrets
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rvrt_jax.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+# Inside JPEG picture data 0xff is followed by 0 (a stuffed byte) or a restart mark; any other
+# byte starts the next segment.
+_JPEG_NEXT_SEGMENT = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_JPEG_NOT_A_FRAME = (0xC4, 0xC8, 0xCC)  # table segments in the range of the frame headers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Size in pixels and bits a channel as `read` delivers them (8 or 16)."""
+
+    height: int
+    width: int
+    bits: int
+
+
+def is_image(path: Path) -> bool:
+    """Tells whether the name's suffix is one of `IMAGE_SUFFIXES`, whatever its case."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def read(path: Path) -> np.ndarray:
+    """Reads an image as RGB, [h, w, 3], uint8 or uint16.
+
+    Grey is repeated over the three channels and palettes are looked up. Transparency is dropped:
+    colours stay as stored, nothing is blended with a background (which one nobody knows), and a
+    warning is logged if any pixel is not opaque. The orientation tag of a photo is not applied;
+    of a file with several pages the first is read.
+    Raises UserError for a truncated or damaged file and for pixels that are not 8 or 16 bits.
+    """
+    return _decode(path, _read_bytes(path))
+
+
+def probe(path: Path) -> ImageInfo:
+    """Returns size and depth; reads the whole file, but decodes only where no short way exists.
+
+    Raises UserError for a truncated PNG or JPEG, and all that `read` raises for other formats.
+    """
+    data = _read_bytes(path)
+    info = None
+    if data.startswith(_PNG_SIGNATURE):
+        info = _probe_png(data)
+    elif data.startswith(_JPEG_SIGNATURE):
+        info = _probe_jpeg(data)
+    else:
+        frame = _decode(path, data)
+        info = ImageInfo(*frame.shape[:2], bits=frame.dtype.itemsize * 8)
+    if info is None:
+        raise _broken(path, data)
+    return info
+
+
+def write_png(path: Path, frame: np.ndarray) -> None:
+    """Writes [h, w, 3] RGB, uint8 or uint16, as PNG: whole or, on an error, not at all."""
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"frame is {frame.dtype} {list(frame.shape)}; a PNG takes uint8 or uint16 [h, w, 3]."
+        )
+    ok, encoded = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise OSError(f"{path}: the PNG encoder failed on {list(frame.shape)}.")
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        partial.write_bytes(encoded.tobytes())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_bytes(path: Path) -> bytes:
+    data = path.read_bytes()
+    if not data:
+        raise UserError(f"{path} is empty (0 bytes). Copy or export it again.")
+    return data
+
+
+def _decode(path: Path, data: bytes) -> np.ndarray:
+    if data.startswith(_JPEG_SIGNATURE) and _probe_jpeg(data) is None:
+        raise _broken(path, data)  # some versions of OpenCV fill the missing rows with grey
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise _broken(path, data)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"{path} holds {image.dtype} pixels; 8 and 16 bit images can be read. "
+            "Save it as 16-bit PNG or TIFF."
+        )
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image[..., 3].min() < np.iinfo(image.dtype).max:
+        _log.warning("%s is transparent in places: transparency is dropped, colours kept.", path)
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
+
+
+def _probe_png(data: bytes) -> ImageInfo | None:
+    """Walks the chunks of a PNG; None if it ends before its end chunk."""
+    at, info = len(_PNG_SIGNATURE), None
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"IHDR" and at + 25 <= len(data):
+            width, height, depth = struct.unpack_from(">IIB", data, at + 8)
+            info = ImageInfo(height, width, 16 if depth == 16 else 8)
+        if kind == b"IEND":
+            return info
+        at += 12 + length
+    return None
+
+
+def _probe_jpeg(data: bytes) -> ImageInfo | None:
+    """Walks the segments of a JPEG; None if it ends before its end mark.
+
+    The end mark cannot just be searched for: an embedded preview has one of its own.
+    """
+    at, info = 2, None
+    while True:
+        segment = _JPEG_NEXT_SEGMENT.search(data, at)
+        if segment is None:
+            return None
+        mark, at = data[segment.end() - 1], segment.end()
+        if mark == 0xD9:
+            return info
+        if mark == 0x01 or at + 7 > len(data):
+            continue
+        if 0xC0 <= mark <= 0xCF and mark not in _JPEG_NOT_A_FRAME:
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            info = ImageInfo(height, width, 8)
+        at += struct.unpack_from(">H", data, at)[0]
+
+
+def _broken(path: Path, data: bytes) -> UserError:
+    return UserError(
+        f"{path} ({len(data)} bytes) cannot be read: it is truncated, damaged or not an image. "
+        "Copy or export it again, or take it out of the input."
+    )

@@ -1,0 +1,256 @@
+"""Reading video files through PyAV, frame by frame: upright RGB with the right colours.
+
+Conversion to RGB follows the file's colour tags. Without a matrix tag BT.709 is taken for high
+definition and BT.601 below (`assumed_matrix`), as players do; FFmpeg alone would take BT.601 for
+everything. Transfer curves are not converted: HDR code values go through as they are.
+"""
+
+import array
+import logging
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorTrc, Interpolation
+from av.video.stream import VideoStream
+
+from rvrt_jax.data.containers import Scan, main_stream, open_container, scan_packets
+from rvrt_jax.data.frame_source import FrameSource
+from rvrt_jax.errors import UserError
+
+# Numbers of the matrix tag (ITU-T H.273) and the names that PyAV gives them.
+RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6
+MATRICES = {
+    BT709: "ITU709",
+    4: "FCC",
+    5: "ITU601",
+    SMPTE170M: "SMPTE170M",
+    7: "SMPTE240M",
+    9: "BT2020",
+}
+# Without these flags the conversion is wrong by up to 3 of 255 levels even in flat areas.
+ACCURATE = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+PIXEL_FORMATS = {8: "rgb24", 16: "rgb48le"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Colour tags of a video, by their numbers in ITU-T H.273 (2: not tagged).
+
+    range: 1 limited, 2 full, 0 not tagged.
+    """
+
+    matrix: int
+    range: int
+    primaries: int
+    trc: int
+
+
+def assumed_matrix(height: int, width: int) -> int:
+    """Returns the matrix of a video without a tag: BT.709 from 720 lines or 1280 columns on."""
+    return BT709 if height >= 720 or width >= 1280 else SMPTE170M
+
+
+class VideoReader(FrameSource):
+    """The frames of a video file, upright (rotation and mirroring tags are applied).
+
+    They are uint8 for 8-bit video, else uint16 over the full range. Alpha is dropped.
+    rate: fps, the constant one, or the mean if is_constant is False.
+    clock: unit of time in seconds; 1 / rate, or the file's own unit if is_constant is False.
+    """
+
+    def __init__(self, path: Path, *, damaged: Literal["error", "skip"] = "error") -> None:
+        """Reads through the file once, without decoding it.
+
+        Raises UserError for what is no video and, unless damaged is "skip", for one cut short.
+        damaged: "skip" leaves out the frames that cannot be decoded; the others keep their times.
+        """
+        if damaged not in ("error", "skip"):
+            raise ValueError(f"damaged is {damaged!r}; give 'error' or 'skip'.")
+        self.path, self.names = path, None
+        self._skip = damaged == "skip"
+        scan = scan_packets(path)
+        if not scan.complete and not self._skip:
+            raise UserError(
+                f"{path} is cut short: about {scan.count} frames can be read. Copy it again, or "
+                "pass damaged='skip' to work with those."
+            )
+        with open_container(path) as container:
+            stream = main_stream(container, path)
+            frame = next((f for _, f in self._decode(container, stream)), None)
+            if frame is None:
+                raise UserError(f"{path} has no frame that can be decoded. Copy it again.")
+            self._describe(container, stream, frame)
+            self._find_rate(stream, scan)
+        self.length = scan.count
+        self._stamps = array.array("q")
+        self._durations = array.array("q")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with open_container(self.path) as container:
+            stream = main_stream(container, self.path)
+            for index, frame in self._decode(container, stream):
+                if index == len(self._stamps):
+                    self._stamps.append(self._tick(index, frame))
+                    duration = frame.duration * self._time_base / self.clock
+                    self._durations.append(max(1, round(duration)))
+                yield self._to_rgb(frame, index)
+
+    def timing(self, index: int) -> tuple[int, int]:
+        """Returns when a frame starts and how long it stays, in units of clock.
+
+        Counted from the start of the file. Raises ValueError if the frame has not been read yet.
+        """
+        if index >= len(self._stamps):
+            raise ValueError(
+                f"{self.path}: the time of frame {index} is known only once it has been read; "
+                f"{len(self._stamps)} have been. Read a frame before its result is written."
+            )
+        return self._stamps[index], self._durations[index]
+
+    def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> None:
+        """Takes size, depth and tags from the first frame; they must hold for all."""
+        self._coded_size = (frame.height, frame.width)
+        turned = _orientation(frame, self.path)[0]
+        self.height, self.width = self._coded_size[::-1] if turned else self._coded_size
+        self.bits = 16 if frame.format.components[0].bits > 8 else 8
+        self.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(1)
+        if turned:
+            self.sample_aspect_ratio = 1 / self.sample_aspect_ratio
+        matrix = RGB if frame.format.is_rgb else frame.colorspace
+        if matrix not in (RGB, UNSPECIFIED, *MATRICES):
+            raise UserError(
+                f"{self.path}: colour matrix {matrix} is not supported. Convert it first."
+            )
+        self.colour = Colour(matrix, frame.color_range, frame.color_primaries, frame.color_trc)
+        self.start = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
+        if frame.interlaced_frame:
+            _log.warning("%s is interlaced: deinterlace it first for a good result.", self.path)
+        if frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
+            _log.warning("%s is HDR: code values are kept, mastering data is not.", self.path)
+        if any(component.is_alpha for component in frame.format.components):
+            _log.warning("%s has an alpha channel: it is dropped.", self.path)
+
+    def _find_rate(self, stream: VideoStream, scan: Scan) -> None:
+        """Sets fps, is_constant and clock."""
+        rates = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate]
+        if not rates or stream.time_base is None:
+            raise UserError(f"{self.path} does not say how fast it plays. Convert it first.")
+        self._time_base = stream.time_base
+        constant = [rate for rate in rates if _is_constant(scan, self._time_base, rate)]
+        self.is_constant = len(constant) > 0
+        self.rate = self.fps = constant[0] if constant else rates[-1]
+        self.clock = 1 / self.rate if constant else self._time_base
+        # AVI, and some MP4 files, number frames as they are stored, not as they are shown. The
+        # numbers in order are then the right ones, provided that no frame gets lost.
+        stored_order = stream.container.format.name == "avi" or not scan.reordered
+        trusted = self._skip or not stored_order or not stream.codec_context.has_b_frames
+        self._sorted_stamps = None if trusted else scan.stamps
+
+    def _tick(self, index: int, frame: VideoFrame) -> int:
+        """Returns the time of the next new frame in units of clock, later than the last one's."""
+        earliest = self._stamps[-1] + 1 if self._stamps else 0
+        stamp = frame.pts
+        if self._sorted_stamps is not None and index < len(self._sorted_stamps):
+            stamp = int(self._sorted_stamps[index])
+        if stamp is None:
+            return earliest
+        return max(earliest, round((stamp * self._time_base - self.start) / self.clock))
+
+    def _decode(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Yields (index, frame); damaged frames raise UserError or are left out."""
+        index = 0
+        for packet in container.demux(stream):
+            if packet.size == 0 and packet.dts is not None:
+                continue  # "show the last frame again" in AVI and Ogg
+            if self._skip and packet.is_corrupt:
+                continue
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError as error:
+                if not self._skip:
+                    raise self._damage(index) from error
+                _log.warning(
+                    "%s: data after frame %d cannot be decoded; skipped.", self.path, index
+                )
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    if not self._skip:
+                        raise self._damage(index)
+                    _log.warning(
+                        "%s: a frame after frame %d is damaged; skipped.", self.path, index
+                    )
+                    continue
+                yield index, frame
+                index += 1
+
+    def _damage(self, index: int) -> UserError:
+        return UserError(
+            f"{self.path} is damaged: {index} frames could be read, the next one is broken. "
+            "Copy it again, or pass damaged='skip' to leave out what cannot be decoded."
+        )
+
+    def _to_rgb(self, frame: VideoFrame, index: int) -> np.ndarray:
+        if (frame.height, frame.width) != self._coded_size:
+            (h, w), (new_h, new_w) = self._coded_size, (frame.height, frame.width)
+            raise UserError(
+                f"{self.path} changes its size from {w}x{h} to {new_w}x{new_h} at frame {index}. "
+                "Cut it there and work on the parts."
+            )
+        untagged = frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
+        rgb = frame.reformat(
+            format=PIXEL_FORMATS[self.bits],
+            src_colorspace=MATRICES[assumed_matrix(*self._coded_size)] if untagged else None,
+            interpolation=ACCURATE,
+        ).to_ndarray()
+        swap, mirror, flip = _orientation(frame, self.path)
+        if swap:
+            rgb = rgb.swapaxes(0, 1)
+        return np.ascontiguousarray(rgb[:: -1 if flip else 1, :: -1 if mirror else 1])
+
+
+def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
+    """Returns (swap axes, then mirror left-right, then flip top-bottom) that set a frame upright.
+
+    The display matrix maps a pixel (x, y) to (a x + c y, b x + d y), in 1/65536.
+    """
+    matrix = cast(SideDataContainer, frame.side_data).get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+    if (a == d == 0) == (b == c == 0):
+        raise UserError(
+            f"{path} is to be shown at a slant of {frame.rotation} degrees. Turn it first."
+        )
+    return b != 0, a + c < 0, b + d < 0
+
+
+def _is_constant(scan: Scan, time_base: Fraction, rate: Fraction) -> bool:
+    """Tells whether all frames are where the rate puts them, but for rounding of their stamps."""
+    if scan.stamps is None or len(scan.stamps) == 0:
+        return True  # without stamps the rate is all there is
+    seconds = (scan.stamps - scan.stamps[0]) * float(time_base)
+    error = np.abs(seconds - np.arange(len(seconds)) / float(rate)).max()
+    # One unit of the file's clock, or 1 ms where it came from a file with such a clock (Matroska).
+    rounding = max(float(time_base), 1e-3) * 1.01
+    return bool(error <= min(rounding, 0.25 / float(rate)))
