@@ -203,7 +203,11 @@ def _load_run(path: Path, name: str | None, step: int | None, fields: dict) -> L
         file = folder.parent / CONFIG
         if not file.is_file():
             raise UserError(f"{file} is missing, which says the model. Pass its name and fields.")
-        name, fields = _override(json.loads(file.read_text())["model"], fields)
+        try:
+            own = json.loads(file.read_text())["model"]
+        except (json.JSONDecodeError, KeyError) as error:
+            raise UserError(f"{file} does not say the model ({error!r}).") from error
+        name, fields = _override(own, fields)
     model = models.build(name, **fields)
     flat = _restore(folder / str(step) / "params")
     try:

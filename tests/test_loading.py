@@ -211,6 +211,10 @@ def test_unscored_run_without_config(tmp_path, params):
         loading.load(tmp_path)
     _, back = loading.load(tmp_path, "rvrt", **TINY)
     assert_same(back, jax.tree.map(lambda x: -x, params))
+    for text in ("{}", '{"model": '):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match=r"config\.json does not say the model"):
+            loading.load(tmp_path)
 
 
 def test_names_agree_with_what_training_writes():
