@@ -1,9 +1,12 @@
 """What lies beside the picture in a video file: copied packet by packet, never decoded."""
 
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 
+import av
+import av.error
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -19,6 +22,8 @@ class Companions:
     """Copies a source's audio, subtitles, attachments, chapters and tags into an open output.
 
     Packets go in step with the picture (`copy_until`), so that neither file is held in memory.
+    Sound may begin a packet before the picture (AAC does); Matroska, which has no times below 0,
+    then moves all streams by that packet.
     Names what the container cannot hold in `dropped`. A context manager: holds the source open.
     """
 
@@ -60,14 +65,9 @@ class Companions:
         """Opens an output stream for one of the source; False if the container cannot hold it."""
         if stream.type not in ("audio", "subtitle", "attachment"):
             return False
-        if stream.type == "attachment" and self._output.format.name != "matroska":
+        if not _accepts(self._output.format.name, stream):
             return False
-        if self._output.format.name == "avi" and not _fits_avi(stream):
-            return False
-        try:
-            target = self._output.add_stream_from_template(stream)
-        except ValueError:  # "format does not support codec"
-            return False
+        target = self._output.add_stream_from_template(stream)
         target.metadata.update(stream.metadata)
         target.disposition = stream.disposition
         if stream.type != "attachment":  # an attachment has no packets
@@ -106,6 +106,21 @@ class Companions:
             packet.dts, packet.pts = dts, max(pts, dts)
             packet.stream = self._targets[index]
             yield packet
+
+
+def _accepts(container: str, stream: Stream) -> bool:
+    """Tells whether a container can hold a stream, by writing the head of one in memory."""
+    if stream.type == "attachment":
+        return container == "matroska"
+    if container == "avi" and not _fits_avi(stream):
+        return False
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (ValueError, av.error.FFmpegError):  # ValueError: PyAV finds no such combination
+        return False
+    return True
 
 
 def _fits_avi(stream: Stream) -> bool:

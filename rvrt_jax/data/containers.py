@@ -37,13 +37,14 @@ _RIFF_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # left by writers that could not go back
 class Scan:
     """What the packets tell without decoding.
 
-    stamps: the times to show, sorted; None if any packet has none. reordered: packets are stored in
-    another order than they are shown. complete: the file does not look cut short.
+    stamps: the times to show, sorted; None if any packet has none. stored_order: the file numbers
+    its frames as they are stored, so that only the sorted stamps tell when frames are shown.
+    complete: the file does not look cut short.
     """
 
     count: int
     stamps: np.ndarray | None
-    reordered: bool
+    stored_order: bool
     complete: bool
 
 
@@ -75,7 +76,7 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
     """Returns the first video stream but cover pictures; raises UserError if there is none."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
-            stream.thread_type = "AUTO"
+            stream.thread_type = "NONE"  # with frame threads damage is at times not reported
             return stream
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
     raise UserError(f"{path} has no picture, only {kinds} streams. Give a file with video.")
@@ -84,13 +85,14 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
 def scan_packets(path: Path) -> Scan:
     """Reads all packets: counts the frames to show and finds out whether the end is missing.
 
-    Where the container does not declare its size, the last packets from a key frame on are decoded:
-    a file that was cut anywhere ends in a broken frame.
+    Where the container does not declare its size, the packets from the last key frame on are
+    decoded: a file that was cut anywhere ends in a broken frame.
     """
     stamps, tail, corrupt = array.array("q"), collections.deque(maxlen=_LONGEST_TAIL), False
     count, stamped, reordered = 0, True, False
     with open_container(path) as container:
         stream = main_stream(container, path)
+        in_avi = container.format.name == "avi"  # which has no times to show
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
@@ -101,15 +103,17 @@ def scan_packets(path: Path) -> Scan:
             if packet.is_discard or corrupt:
                 continue  # lies before the start of an edited file, or is a piece
             count += 1
-            if packet.pts is None:
+            stamp = packet.dts if in_avi else packet.pts
+            if stamp is None:
                 stamped = False
             else:
-                reordered = reordered or (len(stamps) > 0 and packet.pts < stamps[-1])
-                stamps.append(packet.pts)
+                reordered = reordered or (len(stamps) > 0 and stamp < stamps[-1])
+                stamps.append(stamp)
+        stored_order = in_avi or (not reordered and stream.codec_context.has_b_frames)
         missing = missing_bytes(path)
         complete = missing == 0 or (missing is None and not corrupt and _decodes(tail))
     in_order = np.sort(np.array(stamps, np.int64)) if stamped else None
-    return Scan(count, in_order, reordered, complete)
+    return Scan(count, in_order, stored_order, complete)
 
 
 def missing_bytes(path: Path) -> int | None:
@@ -184,16 +188,16 @@ def _missing_riff(file: BinaryIO, size: int) -> int | None:
 
 
 def _decodes(packets: collections.deque[Packet]) -> bool:
-    """Tells whether the last frame of these packets is whole; True if it cannot be tried."""
+    """Tells whether frames from a key frame on are whole; True if there is no key frame to try.
+
+    Frames shown before the key frame need earlier ones and are not looked at.
+    """
     if not packets or not packets[0].is_keyframe:
         return True
-    whole = True
+    key = packets[0]
     try:
-        for packet in packets:
-            for frame in packet.decode():
-                whole = not frame.is_corrupt
-        for frame in packets[0].stream.decode(None):
-            whole = not frame.is_corrupt
+        frames = [frame for packet in packets for frame in packet.decode() if frame.is_corrupt]
+        frames += [frame for frame in key.stream.decode(None) if frame.is_corrupt]
     except av.error.FFmpegError:
         return False
-    return whole
+    return all(None not in (f.pts, key.pts) and f.pts < key.pts for f in frames)

@@ -7,6 +7,7 @@ everything. Transfer curves are not converted: HDR code values go through as the
 
 import array
 import logging
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class VideoReader(FrameSource):
 
     def _find_rate(self, stream: VideoStream, scan: Scan) -> None:
         """Sets fps, is_constant and clock."""
-        rates = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate]
+        rates = [_exact(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate]
         if not rates or stream.time_base is None:
             raise UserError(f"{self.path} does not say how fast it plays. Convert it first.")
         self._time_base = stream.time_base
@@ -158,11 +159,13 @@ class VideoReader(FrameSource):
         self.is_constant = len(constant) > 0
         self.rate = self.fps = constant[0] if constant else rates[-1]
         self.clock = 1 / self.rate if constant else self._time_base
-        # AVI, and some MP4 files, number frames as they are stored, not as they are shown. The
-        # numbers in order are then the right ones, provided that no frame gets lost.
-        stored_order = stream.container.format.name == "avi" or not scan.reordered
-        trusted = self._skip or not stored_order or not stream.codec_context.has_b_frames
-        self._sorted_stamps = None if trusted else scan.stamps
+        # The sorted stamps are the right ones, provided that no frame gets lost.
+        self._sorted_stamps = scan.stamps if scan.stored_order and not self._skip else None
+        if self.is_constant and scan.stamps is not None:
+            # The first frame must fall on a multiple of clock, and nothing else before 0.
+            first = int(scan.stamps[0]) * self._time_base
+            count = max(0, math.ceil((first - self.start) / self.clock - Fraction(1, 10)))
+            self.start = first - count * self.clock
 
     def _tick(self, index: int, frame: VideoFrame) -> int:
         """Returns the time of the next new frame in units of clock, later than the last one's."""
@@ -243,6 +246,12 @@ def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
             f"{path} is to be shown at a slant of {frame.rotation} degrees. Turn it first."
         )
     return b != 0, a + c < 0, b + d < 0
+
+
+def _exact(rate: Fraction) -> Fraction:
+    """Returns a rate n * 1000 / 1001 as such, which Matroska files bring back slightly rounded."""
+    ntsc = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    return ntsc if abs(ntsc / rate - 1) < 1e-6 else rate
 
 
 def _is_constant(scan: Scan, time_base: Fraction, rate: Fraction) -> bool:

@@ -149,9 +149,14 @@ class VideoWriter:
                 self._companions = self._open_files.enter_context(
                     Companions(source, self._output, self.dropped)
                 )
-            self._output.start_encoding()  # so that what the container refuses shows now
-        except BaseException:
+            self._output.start_encoding()  # so that what cannot be written shows now
+        except BaseException as error:
             self._abort()
+            if isinstance(error, av.error.FFmpegError) and not isinstance(error, OSError):
+                raise UserError(
+                    f"{codec} cannot write {width}x{height} frames into a {path.suffix} file "
+                    f"({error.strerror}). Use another codec, or .mkv."
+                ) from error
             raise
         for what in self.dropped:
             _log.warning("%s does not keep %s.", path.suffix, what)
@@ -182,14 +187,12 @@ class VideoWriter:
             self._abort()
 
     def _finish(self) -> None:
-        self._mux(self._stream.encode(None))
-        if self._companions:
-            source, end = self._source, None
-            assert source is not None
-            if self.count < source.length:
-                end = sum(source.timing(self.count - 1)) * source.clock
-            self._companions.copy_until(end)
-        self._open_files.close()
+        with self._open_files:
+            self._mux(self._stream.encode(None))
+            if self._companions and self._source:
+                cut_short = self.count < self._source.length
+                end = sum(self._source.timing(self.count - 1)) * self._clock if cut_short else None
+                self._companions.copy_until(end)
 
     def _abort(self) -> None:
         with suppress(av.error.FFmpegError):  # the reason to abort is what matters
@@ -205,7 +208,8 @@ class VideoWriter:
             options["crf"] = str(crf)
         if codec == "libx264" and suffix == ".avi":
             options["bf"] = "0"  # AVI cannot say in which order frames are shown
-        os.environ.setdefault("SVT_LOG", "1")  # else SVT-AV1 prints its settings; 1: errors only
+        if codec == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # only errors; it prints its settings otherwise
         stream = self._output.add_stream(codec, rate=fps, options=options)
         assert isinstance(stream, VideoStream)
         odd = height % 2 or width % 2
@@ -227,6 +231,8 @@ class VideoWriter:
 
     def _mux(self, packets: list[Packet]) -> None:
         for packet in packets:
+            if self._stream.codec_context.name == "libx265" and self.count <= 2:
+                packet.dts = packet.pts  # x265 leaves it undefined in clips this short
             if self._companions and packet.dts is not None:
                 self._companions.copy_until(packet.dts * packet.time_base)
             self._output.mux(packet)
