@@ -16,6 +16,7 @@ def training() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
+            "dataset": "real",  # or a published one, see rvrt_jax/data/published.py
             "init_from": placeholder(str),  # weights to start from: a file or a known name
             "batch_size": 8,  # over all devices and hosts
             "accumulate": 1,  # parts in which a device takes its share of the batch
@@ -44,6 +45,13 @@ def model(name: str, **fields: Any) -> ConfigDict:
         if field.name not in ("parent", "name")
     }
     return ConfigDict({"name": name, **values, "dtype": np.dtype(network.dtype).name})
+
+
+def as_published(root: str, **options: Any) -> ConfigDict:
+    """Returns the input options of a published recipe: crops of the set's own clips, as filmed."""
+    own_clips = {"photo_fraction": 0.0, "camera_fraction": 0.0, "tries": 1}
+    defaults = {"gt_size": 256, "reverse_fraction": 0.0, "num_workers": 8}
+    return data(root=root, **(own_clips | defaults | options))
 
 
 def data(**options: Any) -> ConfigDict:

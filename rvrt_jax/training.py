@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from rvrt_jax import checkpoint, loading, models, optim, parallel, state, step, validation
 from rvrt_jax.checkpoint import Checkpoints
-from rvrt_jax.data import pipeline
+from rvrt_jax.data import pipeline, published
 from rvrt_jax.errors import UserError
 from rvrt_jax.logs import Logs, Meter
 from rvrt_jax.state import Params, TrainState
@@ -178,6 +178,12 @@ def _check(config: ConfigDict) -> None:
             "0 <= lr_floor <= lr is needed."
         )
     parallel.check_batch(config.batch_size, accumulate=config.accumulate)
+    if config.dataset in published.DATASETS:
+        scale = config.data.scale
+        raise UserError(published.instructions(config.dataset, config.data.root, scale=scale))
+    if config.dataset != "real":
+        known = ["real", *published.DATASETS]
+        raise UserError(f"config.dataset={config.dataset!r}; it must be one of {known}.")
 
 
 def _name_and_fields(config: ConfigDict) -> tuple[str, dict[str, Any]]:

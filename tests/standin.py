@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import linen as nn
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -90,6 +91,7 @@ def config(**changes) -> ConfigDict:
     """Returns the config of a run of 12 steps in which SpyNet thaws and everything is saved."""
     values = {
         "seed": 0,
+        "dataset": "real",
         "init_from": None,
         "batch_size": 4,
         "accumulate": 1,
@@ -121,6 +123,21 @@ def installed() -> Iterator[None]:
         mock.patch.object(loading, "spynet_params", flow_params),
     ):
         yield
+
+
+@contextlib.contextmanager
+def cached_programs(folder: Path) -> Iterator[dict[str, str]]:
+    """Keeps compiled programs in a folder; yields the environment in which a child does so too."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as in conftest.py
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

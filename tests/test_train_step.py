@@ -18,6 +18,13 @@ from rvrt_jax.errors import UserError
 BATCH = {k: np.stack([standin.Noise(1).map(i)[k] for i in range(4)]) for k in ("lq", "gt")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """The tests below compile the same few programs over and over."""
+    with standin.cached_programs(tmp_path_factory.mktemp("cache")) as environment:
+        yield environment
+
+
 def _params():
     params = standin.Net().init(jax.random.key(0), BATCH["lq"])["params"]
     return {**params, "spynet": standin.flow_params()}
@@ -129,16 +136,19 @@ np.savez(sys.argv[1], *leaves, metrics=json.dumps(metrics), devices=jax.device_c
 """
 
 
-def test_two_and_four_devices_do_what_one_does(tmp_path):
+def test_two_and_four_devices_do_what_one_does(tmp_path, cache):
     one, metrics = _train(_params(), [BATCH] * 3, ema_decay=0.9)
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     workers = {}
     for devices in (2, 4):
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "PYTHONPATH": os.pathsep.join(folders),
-        }
+        environment = (
+            os.environ
+            | cache
+            | {
+                "JAX_NUM_CPU_DEVICES": str(devices),
+                "PYTHONPATH": os.pathsep.join(folders),
+            }
+        )
         command = [sys.executable, "-c", WORKER, str(tmp_path / f"{devices}.npz")]
         workers[devices] = subprocess.Popen(command, env=environment)
     for devices, worker in workers.items():

@@ -41,6 +41,13 @@ def _assert_same(a, b) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """The runs below compile the same few programs over and over."""
+    with standin.cached_programs(tmp_path_factory.mktemp("cache")) as environment:
+        yield environment
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> Path:
     """A run that was never stopped."""
@@ -106,21 +113,17 @@ def test_a_stop_signal_saves_and_the_same_call_goes_on(tmp_path, straight, numbe
 
 
 @pytest.mark.parametrize("kill_at", [1, 6, 11])
-def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, kill_at):
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, cache, kill_at):
     """Killed before the first checkpoint, while one is being written, and near the end."""
     config_file = tmp_path / "config.json"
     config_file.write_text(json.dumps(standin.config().to_dict()))
     command = [sys.executable, standin.__file__, str(tmp_path / "run"), str(config_file)]
-    killed = subprocess.run([*command, str(kill_at)], env=_environment(), timeout=240)
+    killed = subprocess.run([*command, str(kill_at)], env=os.environ | cache, timeout=240)
     assert killed.returncode == -signal.SIGKILL
     _run(tmp_path / "run")
     _assert_same(_final(tmp_path / "run"), _final(straight))
     steps = [line["step"] for line in _lines(tmp_path / "run") if "loss" in line]
     assert steps == list(range(1, STEPS + 1))
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DEFAULT_MATMUL_PRECISION": "float32"}
 
 
 def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path, straight, caplog):

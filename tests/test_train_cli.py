@@ -1,0 +1,88 @@
+"""train.py as a user starts it, and the recipes."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rvrt_jax import models
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("rvrt_*.py"))
+
+
+def _train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def _recipe(name: str, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["rvrt_tiny", "--config.stepz=4"], ["no key 'stepz'", '"steps"']),
+        (["rvrt_tiny", "--config.steps=many"], ["--config.steps=many"]),
+        (
+            ["rvrt_tiny", "--config.data.root=nowhere"],
+            ["nowhere holds no prepared", "python -m rvrt_jax.data.prepare real --output nowhere"],
+        ),
+        (
+            ["rvrt_sr"],
+            ["REDS", "https://", "train_sharp.zip", "data/REDS: train_sharp/000/00000000.png"],
+        ),
+        (["rvrt_tony"], ["rvrt_tony.py", "No such file"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("rvrt") else "",
+)
+def test_a_mistake_ends_in_one_message(tmp_path, arguments, messages):
+    config, *rest = arguments
+    result = _train("--config", str(ROOT / "configs" / f"{config}.py"), *rest, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for message in messages:
+        assert message in result.stderr
+    assert not list(tmp_path.iterdir())  # nothing was written
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_names_a_buildable_model_and_its_command(name, monkeypatch):
+    config = _recipe(name, monkeypatch)
+    fields = config.model.to_dict()
+    network = models.build(fields.pop("name"), **fields)
+    assert network.scale == config.data.scale
+    header = importlib.import_module(f"configs.{name}").__doc__
+    assert f"python train.py --config configs/{name}.py" in header
+
+
+# Read off the options of the public training code.
+PUBLISHED = {  # frames, batch, steps, peak rate, SpyNet frozen for, channels
+    "rvrt_sr": (30, 8, 600_000, 4e-4, 30_000, 144),
+    "rvrt_sr_vimeo_bi": (7, 8, 300_000, 2e-4, 0, 144),
+    "rvrt_sr_vimeo_bd": (7, 8, 300_000, 2e-4, 0, 144),
+    "rvrt_deblur_dvd": (16, 8, 600_000, 4e-4, 30_000, 192),
+    "rvrt_deblur_gopro": (16, 8, 600_000, 4e-4, 30_000, 192),
+    "rvrt_denoise": (16, 8, 600_000, 4e-4, 30_000, 192),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_recipes_carry_the_published_numbers(name, monkeypatch):
+    config = _recipe(name, monkeypatch)
+    found = (
+        config.data.num_frames,
+        config.batch_size,
+        config.steps,
+        config.lr,
+        config.flow_freeze_steps,
+        config.model.embed_dims[0],
+    )
+    assert found == PUBLISHED[name]
+    assert (config.lr_floor, config.flow_lr_multiplier) == (1e-7, 0.25)
+    assert (config.clip_norm, config.ema_decay, config.warmup_steps) == (None, None, 0)
+    assert (config.data.gt_size, config.model.window_size) == (256, (2, 8, 8))
