@@ -75,7 +75,9 @@ def restore_stream(
     """
     options = {"tile": tile, "overlap": overlap, "sigma": sigma, "progress": progress}
     for block in _blocks(model, params, frames, **options):
-        yield from block
+        for frame in block:
+            yield frame.copy()  # a view would keep the whole block in memory
+        del block, frame
 
 
 def _blocks(model, params, frames, *, tile, overlap, sigma, progress) -> Iterator[np.ndarray]:
@@ -117,7 +119,7 @@ def _run(model, params, video: np.ndarray, tile, sigma) -> np.ndarray:
         noise = np.full((*shape, 1), sigma / 255, np.float32)
         video = np.concatenate([video, noise], axis=-1)
     out = np.asarray(_call(model, params, video[None]))[0]
-    return np.array(out[:t, : h * model.scale, : w * model.scale], np.float32)
+    return out[:t, : h * model.scale, : w * model.scale]
 
 
 def _as_float(video: np.ndarray) -> np.ndarray:

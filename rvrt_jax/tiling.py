@@ -95,7 +95,7 @@ def blend_space(rows: list[Span], columns: list[Span], run: Callable) -> np.ndar
     run returns [t, h, w, c] for its tile; the result is float32 [t, scale * H, scale * W, c].
     """
     if len(rows) == len(columns) == 1:
-        return run(rows[0].read, columns[0].read)
+        return np.array(run(rows[0].read, columns[0].read))  # writable
     row_count, column_count = cover(rows), cover(columns)
     out = np.zeros(0, np.float32)
     for row in rows:
@@ -172,20 +172,24 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A tile (frames, height, width; 0 = whole axis) and what it is expected to take."""
+    """A tile (frames, height, width; 0 = whole axis) and what it is expected to take.
+
+    call: what the network gets; calls: how often, None for a video of unknown length.
+    """
 
     tile: tuple[int, int, int]
     overlap: tuple[int, int, int]
     call: tuple[int, int, int]
-    calls: int
+    calls: int | None
     device_bytes: int
     host_bytes: int
 
     def __str__(self) -> str:
         sizes = [str(n) if n else "whole" for n in self.tile]
+        calls = "calls" if self.calls is None else f"{self.calls} calls"
         return (
-            f"tile {' x '.join(sizes)} (frames x height x width), overlap {self.overlap}: "
-            f"{self.calls} calls of {' x '.join(map(str, self.call))}, about "
+            f"tile {' x '.join(sizes)} (frames x height x width), overlap {self.overlap}, "
+            f"{calls} of {' x '.join(map(str, self.call))}, about "
             f"{self.device_bytes / 2**30:.1f} GiB for the network and "
             f"{self.host_bytes / 2**30:.1f} GiB for the frames"
         )
@@ -207,57 +211,57 @@ def call_shape(model, tile, size) -> tuple[int, int, int]:
     return tuple(result)
 
 
-# Floats that one call needs per feature channel and pixel at working resolution: at any length (one
-# clip's attention, flow, and the tail), and for each frame (the features kept for later branches).
-# Fitted to the compiler's figures for rvrt_sr and rvrt_deblur on a CPU, float32, within 20 % from
-# 8 frames on. plan_tiles checks each plan against the compiler, so that it need not be exact.
-FLOATS_ALWAYS, FLOATS_PER_FRAME = 110, 11
+# Floats that one call needs per pixel at working resolution: whatever the width (flow, tail), for
+# each feature channel (one clip's attention), and for each channel and frame (features kept for
+# later branches). Fitted to the compiler's figures for float32 RVRT of widths 36, 144 and 192 on a
+# CPU, within 15 % from 8 frames on. It need not be exact: `restore.plan_tiles` asks the compiler.
+FLOATS_FIXED, FLOATS_PER_CHANNEL, FLOATS_PER_FRAME = 2600, 105, 11
 
 
 def device_bytes(model, call: tuple[int, int, int]) -> int:
     """Estimates the bytes that one call of the network takes for (t, h, w) input pixels."""
     t, h, w = call
     channels = max(model.embed_dims) if hasattr(model, "embed_dims") else model.num_feat
-    feature_pixels = h * w if model.scale > 1 else h * w / 16  # upscale 1 works at 1/4 of the size
-    features = channels * feature_pixels * (FLOATS_ALWAYS + FLOATS_PER_FRAME * t)
+    pixels = h * w if model.scale > 1 else h * w / 16  # at scale 1 features are of a quarter size
+    features = FLOATS_FIXED + channels * (FLOATS_PER_CHANNEL + FLOATS_PER_FRAME * t)
     frames = t * h * w * (model.in_channels + 3 * model.scale**2)
-    return int(4 * (features + frames))
+    return int(4 * (pixels * features + frames))
 
 
 def host_bytes(model, tile, overlap, size) -> int:
-    """Returns the bytes of the frames held at once: a tile in time, read, computed and joined."""
-    frames = min(tile[0] or size[0], size[0])
-    pixels = size[1] * size[2]
-    read = (2 * frames - overlap[0]) * pixels * 3 * 2  # at most 16-bit
-    return read + 2 * frames * pixels * model.scale**2 * 3 * 4
+    """Returns the bytes of the frames held at once, read and restored, of a tile in time."""
+    length, height, width = size
+    frames = min(tile[0] or length, length)
+    read = 2 * frames * height * width * 3 * 2  # of this tile and the next, of 16 bits at most
+    # The frames themselves, what they share with the next tile, and what a call returns.
+    restored = frames + overlap[0] * (tile[0] > 0) + frames * (tile[1] == tile[2] == 0)
+    return read + restored * height * width * model.scale**2 * 3 * 4
 
 
-TIMES = (100, 64, 48, 32, 24, 16, 12, 8, 4, 2)
-SIDES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32)
-LEAST_TIME = 16
+TIMES = (100, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)  # at most what was published
+SIDES = (1024, 768, 512, 384, 256, 192, 160, 128, 96, 64, 48, 32)
+# Frames next to a cut in time lack half of what the recurrence lives on. To make long tiles worth
+# some work, each is charged as if it had so many frames more.
+CUT_PRICE = 8
+UNKNOWN = 10**6  # frames that a video of unknown length is taken to have
 
 
 def plan_auto(model, size, budget: Budget, *, overlap=(2, 20, 20), correction=1.0) -> Plan:
     """Chooses the tile that restores a video of `size` with the least work within `budget`.
 
-    size: (frames, height, width), frames = None if unknown. At most 100 frames go into one tile
-    (the longest published), and at least 16 if they fit, because the recurrence lives on them.
-    correction: measured bytes of an earlier plan over its estimate.
-    Raises UserError if nothing fits.
+    size: (frames, height, width), frames = None if unknown. correction: measured bytes of an
+    earlier plan over its estimate. Raises UserError if nothing fits.
     """
-    length = size[0] or 10**6
-    size = (length, *size[1:])
-    times = [n + -n % model.time_multiple for n in TIMES]
-    times = [0] * (length <= times[0]) + [n for n in times if overlap[0] < n < length]
-    sides = [n for n in SIDES if max(overlap[1:]) < n < max(size[1:])]
-    plans = [
-        _plan(
-            model, (t, side if side < size[1] else 0, side if side < size[2] else 0), overlap, size
-        )
-        for t in times
-        for side in (0, *sides)
-    ]
-    plans = [dataclasses.replace(p, device_bytes=int(p.device_bytes * correction)) for p in plans]
+    length, height, width = size
+    size = (length or UNKNOWN, height, width)
+    shape = (model.time_multiple, model.pad_multiple, model.pad_multiple)
+    tiles = {
+        tuple(_even(*axis) for axis in zip(size, (time, side, side), overlap, shape, strict=True))
+        for time in TIMES
+        for side in (max(height, width), *SIDES)
+        if overlap[0] < time and max(overlap[1:]) < side
+    }
+    plans = [_plan(model, tile, overlap, size, correction) for tile in sorted(tiles)]
     fitting = [p for p in plans if fits(p, budget)]
     if not fitting:
         least = min(plans, key=lambda p: p.device_bytes + p.host_bytes)
@@ -266,17 +270,35 @@ def plan_auto(model, size, budget: Budget, *, overlap=(2, 20, 20), correction=1.
             f"{budget.device / 2**30:.1f} GiB for the network and {budget.host / 2**30:.1f} GiB "
             f"for the frames. Free some memory, or pass the tile yourself."
         )
-    long = [p for p in fitting if p.call[0] >= min(length, LEAST_TIME)]
-    return min(long or fitting, key=lambda p: (p.calls * math.prod(p.call), -p.call[0]))
+    best = min(fitting, key=_work)
+    return best if length else dataclasses.replace(best, calls=None)
 
 
-def _plan(model, tile, overlap, size) -> Plan:
+def _work(plan: Plan) -> int:
+    """Returns the pixels that all calls compute, the price of cuts in time included."""
+    assert plan.calls is not None
+    t, h, w = plan.call
+    return plan.calls * (t + CUT_PRICE) * h * w
+
+
+def _even(size: int, tile: int, overlap: int, multiple: int) -> int:
+    """Returns the smallest tile that makes as few cuts as `tile` does; 0 if that is none."""
+    if tile >= size:
+        return 0
+    count = _count(size, tile, overlap)
+    return -(-(size + (count - 1) * overlap) // (count * multiple)) * multiple
+
+
+def _count(size: int, tile: int, overlap: int) -> int:
+    """Returns the number of `starts`, 1 for a whole axis."""
+    return -(-(size - tile) // (tile - overlap)) + 1 if 0 < tile < size else 1
+
+
+def _plan(model, tile, overlap, size, correction: float) -> Plan:
     call = call_shape(model, tile, size)
-    calls = math.prod(
-        len(starts(length, n, shared)) if n else 1
-        for length, n, shared in zip(size, tile, overlap, strict=True)
-    )
-    device, host = device_bytes(model, call), host_bytes(model, tile, overlap, size)
+    calls = math.prod(_count(*axis) for axis in zip(size, tile, overlap, strict=True))
+    device = int(correction * device_bytes(model, call))
+    host = host_bytes(model, tile, overlap, size)
     return Plan(tile, tuple(overlap), call, calls, device, host)
 
 

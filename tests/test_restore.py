@@ -1,15 +1,19 @@
 """restore(): the published numbers, any size and length, tiles against the whole, bad input."""
 
+import importlib
+
 import goldens
 import jax
 import numpy as np
 import pytest
 from toy import PARAMS, Toy
 
-from rvrt_jax import restore as restoring
 from rvrt_jax import tiling
 from rvrt_jax.errors import UserError
 from rvrt_jax.restore import plan_tiles, restore, restore_stream
+
+# The package's own attribute of this name is the function.
+restoring = importlib.import_module("rvrt_jax.restore")
 
 SIZES = [(1, 1, 1), (1, 3, 40), (2, 7, 5), (3, 13, 17), (5, 8, 8), (7, 37, 3)]
 
@@ -112,7 +116,8 @@ def test_the_plan_is_checked_against_the_compiler_and_its_program_reused(monkeyp
 
     model, video = Counted(), clip((9, 40, 40))
     monkeypatch.setattr(tiling, "FLOATS_PER_FRAME", 0)  # an estimate far too low
-    monkeypatch.setattr(tiling, "FLOATS_ALWAYS", 0)
+    monkeypatch.setattr(tiling, "FLOATS_FIXED", 0)
+    monkeypatch.setattr(tiling, "FLOATS_PER_CHANNEL", 0)
     whole = restoring.memory_needed(model, PARAMS, (10, 40, 40))
     budget = tiling.Budget(whole * 2 // 3, 2**30, shared=False)
     monkeypatch.setattr(restoring, "free_memory", lambda share: budget)
