@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from av.video.frame import VideoFrame
 
 from rvrt_jax.data.frames import open_frames, open_writer
@@ -34,6 +35,7 @@ def make(
     rgb="rgb24",
     rate: Fraction | int = NTSC,
     stamps=None,
+    durations=None,
     time_base=None,
     rotation=None,
     options=None,
@@ -47,6 +49,8 @@ def make(
         stream.pix_fmt = pix_fmt
         for name, value in context.items():
             setattr(stream.codec_context, name, value)
+        if durations is not None:
+            stream.codec_context.flags |= Flags.frame_duration
         if time_base is not None:
             stream.codec_context.time_base = time_base
         if rotation is not None:
@@ -56,6 +60,7 @@ def make(
             if pix_fmt != rgb:
                 picture = picture.reformat(format=pix_fmt)
             picture.pts = k if stamps is None else stamps[k]
+            picture.duration = 0 if durations is None else durations[k]
             picture.time_base = time_base or 1 / Fraction(rate)
             out.mux(stream.encode(picture))
         out.mux(stream.encode(None))

@@ -138,8 +138,9 @@ def test_jpeg_end_mark_of_a_preview_does_not_hide_a_cut(tmp_path):
     info = images.probe(tmp_path / "b.jpg")
     assert (info.height, info.width) == (61, 67)
     (tmp_path / "b.jpg").write_bytes(whole[:2] + segment + whole[2:-2])
-    with pytest.raises(UserError, match="truncated"):
-        images.probe(tmp_path / "b.jpg")
+    for look in (images.probe, images.read):
+        with pytest.raises(UserError, match="truncated"):
+            look(tmp_path / "b.jpg")
     # What follows the end, such as the film of a phone's moving photo, is no concern.
     (tmp_path / "b.jpg").write_bytes(whole + b"\xff\xda trailing film")
     assert images.probe(tmp_path / "b.jpg").height == 61

@@ -114,6 +114,31 @@ def test_damage_in_the_middle(tmp_path):
     assert times(tmp_path / "out.mp4")[:10] == [Fraction(k, 25) for k in range(10)]
 
 
+def test_a_frame_that_decodes_with_damage_is_noticed(tmp_path):
+    options = {"qp": "20", "bf": "0"}
+    frames = smooth(20, height=96, width=128)
+    path = make(tmp_path / "in.mp4", frames, codec="libx264", pix_fmt="yuv420p", options=options)
+    with av.open(str(path)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    at, size = places[12]
+    data[at + size // 2 : at + size] = b"\x55" * (size - size // 2)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:  # FFmpeg makes something up, and says so in a flag
+        assert [f.is_corrupt for f in container.decode(video=0)].count(True) == 1
+    with pytest.raises(UserError, match="damaged: 1[0-2] frames could be read"):
+        open_frames(path).read_all()
+    assert len(list(open_frames(path, damaged="skip"))) == 19
+
+
+def test_pieces_of_frames_are_left_out(tmp_path):
+    path = make(tmp_path / "in.avi", noise(6), codec="mjpeg", pix_fmt="yuvj444p", rate=25)
+    whole = open_frames(path).read_all()
+    rest = open_frames(cut(path, tmp_path / "cut.avi", 0.6), damaged="skip").read_all()
+    np.testing.assert_array_equal(rest, whole[: len(rest)])
+    assert 0 < len(rest) < 6
+
+
 def test_change_of_size_is_refused(tmp_path):
     options = {"codec": "mpeg2video", "pix_fmt": "yuv420p", "rate": 25}
     make(tmp_path / "1.mpg", smooth(5), **options)

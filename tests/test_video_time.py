@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from films import (
     NTSC,
     copy,
@@ -54,6 +55,26 @@ def test_variable_frame_rate_keeps_its_time_stamps(tmp_path, suffix, error):
     np.testing.assert_allclose([float(t) for t in read], [s / 90000 for s in STAMPS], atol=error)
     reader = VideoReader(tmp_path / f"out{suffix}")
     assert not reader.is_constant
+
+
+def test_the_last_frame_stays_as_long_as_it_did(tmp_path):
+    durations = [*np.diff(STAMPS), 45000]
+    path = h264(
+        tmp_path / "in.mkv",
+        smooth(8),
+        stamps=STAMPS,
+        durations=[int(d) for d in durations],
+        time_base=Fraction(1, 90000),
+    )
+    copy(path, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.duration / av.time_base == pytest.approx(85000 / 90000, abs=0.002)
+
+
+def test_avi_is_written_in_the_order_of_showing(tmp_path):
+    path = h264(tmp_path / "in.mp4", smooth(12), rate=25)
+    copy(path, tmp_path / "out.avi")
+    assert np.all(np.diff(times(tmp_path / "out.avi")) == Fraction(1, 25))
 
 
 def test_variable_frame_rate_does_not_go_into_avi(tmp_path):
@@ -113,6 +134,8 @@ def test_what_a_container_refuses_at_the_last_moment_is_reported(tmp_path):
     path = film(tmp_path / "in.mkv", audio="flac")  # MOV takes it, and then does not
     assert copy(path, tmp_path / "out.mov").dropped == ["stream 1 (audio, flac)"]
     assert copy(path, tmp_path / "out.mp4").dropped == []
+    # AVI takes it as well, and loses its times.
+    assert copy(path, tmp_path / "out.avi").dropped == ["stream 1 (audio, flac)"]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +202,7 @@ def test_subtitles(tmp_path):
         with av.open(str(tmp_path / "in.mkv"), "w") as out:
             inputs = [picture.streams.video[0], text.streams.subtitles[0]]
             outputs = [out.add_stream_from_template(stream) for stream in inputs]
+            outputs[1].disposition = Disposition.forced
             for container, stream, target in zip([picture, text], inputs, outputs, strict=True):
                 for packet in container.demux(stream):
                     if packet.dts is not None:
@@ -188,6 +212,8 @@ def test_subtitles(tmp_path):
     expected = packets(tmp_path / "in.mkv", "subtitle")
     assert [data for data, _ in expected] == [b"Hello", b"World"]
     assert packets(tmp_path / "out.mkv", "subtitle") == expected
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.subtitles[0].disposition & Disposition.forced
     dropped = copy(tmp_path / "in.mkv", tmp_path / "out.mp4").dropped
     assert dropped == ["stream 1 (subtitle, srt)"]
 

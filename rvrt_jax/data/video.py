@@ -185,8 +185,6 @@ class VideoReader(FrameSource):
         for packet in container.demux(stream):
             if packet.size == 0 and packet.dts is not None:
                 continue  # "show the last frame again" in AVI and Ogg
-            if self._skip and packet.is_corrupt:
-                continue
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
