@@ -1,7 +1,7 @@
 """Still images: reading as RGB, writing as PNG, and finding broken files before work starts.
 
-Images are [h, w, 3] in R, G, B order, uint8 or uint16. OpenCV decodes; `probe` walks through PNG and
-JPEG files without decoding, so that a folder of thousands is checked in seconds.
+Images are [h, w, 3] in R, G, B order, uint8 or uint16. OpenCV decodes; `probe` walks through PNG
+and JPEG files without decoding, so that a folder of thousands is checked in seconds.
 """
 
 import logging
