@@ -3,11 +3,12 @@
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from jax import Array
+
+from rvrt_jax.ops.conv import conv2d
 
 Dtype = Any
 
@@ -37,15 +38,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         lead, x = x.shape[:-3], x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
-        pad = self.kernel // 2
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            ((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        y = conv2d(x, kernel, stride=self.stride, groups=self.groups)
         return (y + bias).reshape(*lead, *y.shape[1:])
 
 

@@ -47,6 +47,7 @@ class GuidedDeformAttn(nn.Module):
     heads: int
     window: Window2
     max_residue: float
+    features: int
     implementation: str
     dtype: Dtype = jnp.float32
 
@@ -74,7 +75,7 @@ class GuidedDeformAttn(nn.Module):
         warped = rearrange(warped, "b i s h w c -> b i h w (s c)")
         x = jnp.concatenate([q, warped, flow_input], axis=-1)
         for layer, kernel in enumerate((1, 3, 3, 3, 3)):
-            x = Conv(64, kernel, dtype=self.dtype, name=f"offset_conv_{layer}")(x)
+            x = Conv(self.features, kernel, dtype=self.dtype, name=f"offset_conv_{layer}")(x)
             x = leaky_relu(x)
         last = functools.partial(Conv, kernel_init=nn.initializers.zeros, dtype=self.dtype)
         x = last(n * self.groups * taps * 2, 1, name="offset_conv_5")(x)
@@ -156,7 +157,8 @@ class RVRT(nn.Module):
     `clip_size` N: frames of a clip; 1 is a purely recurrent model, N = t has one clip and no
     alignment. `embed_dims`, `num_blocks`, `depths`, `num_heads`: of extraction, branches and
     reconstruction. `inputconv_groups`: of extraction, the four branches and reconstruction.
-    `num_feat`: width of the upsampling tail. `attention`: "streamed" (default) or "plain", the
+    `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict the
+    sampling offsets, 64 in every published size. `attention`: "streamed" (default) or "plain", the
     readable definition. `remat`: recompute each clip's step in the backward pass instead of keeping
     its intermediate values. `dtype`: of the matrix products; flow, sampling positions, softmax,
     norm statistics and the final sum are float32 always.
@@ -177,6 +179,7 @@ class RVRT(nn.Module):
     attention_window: Window2 = (3, 3)
     nonblind_denoising: bool = False
     num_feat: int = 64
+    offset_feat: int = 64
     attention: str = "streamed"
     remat: bool = False
     dtype: Dtype = jnp.float32
@@ -226,6 +229,7 @@ class RVRT(nn.Module):
                 self.attention_heads,
                 self.attention_window,
                 self.max_residue_magnitude,
+                self.offset_feat,
                 self.attention,
                 self.dtype,
             )

@@ -1,0 +1,64 @@
+"""Two-dimensional convolution whose gradients are fast on CPUs too.
+
+XLA's CPU backend takes the gradient of a kernel by convolving with windows as large as the image,
+one multiplication at a time: at 2 x 128 x 128 pixels and 24 channels that took 2.3 s inside a loop,
+against some 10 ms for the convolution itself. On CPUs the gradients are therefore written as what
+the backend is good at, a convolution (for the input) and a matrix product per tap (for the kernel).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def conv2d(x: Array, kernel: Array, *, stride: int = 1, groups: int = 1) -> Array:
+    """Convolves [b, h, w, in] with [k, k, in / groups, out], zero padded by k // 2."""
+    if stride == 1 and groups == 1:
+        return _plain_conv2d(x, kernel)
+    return _convolve(x, kernel, stride, groups)
+
+
+def _convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
+    pad = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+@jax.custom_vjp
+def _plain_conv2d(x: Array, kernel: Array) -> Array:
+    return _convolve(x, kernel)
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(x, kernel), (x, kernel)
+
+
+def _backward(residuals: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
+    return jax.lax.platform_dependent(
+        *residuals, d_out, cpu=_cpu_gradients, default=_default_gradients
+    )
+
+
+_plain_conv2d.defvjp(_forward, _backward)
+
+
+def _default_gradients(x: Array, kernel: Array, d_out: Array) -> tuple[Array, Array]:
+    return jax.vjp(_convolve, x, kernel)[1](d_out)
+
+
+def _cpu_gradients(x: Array, kernel: Array, d_out: Array) -> tuple[Array, Array]:
+    size, _, h, w = kernel.shape[0], *x.shape[:3]
+    # The barrier keeps XLA from folding the flip into a form of convolution it is slow at.
+    flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    d_x = _convolve(d_out, flipped)
+    pad = size // 2
+    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    taps = [padded[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
+    d_kernel = jnp.stack([jnp.einsum("bhwi,bhwo->io", tap, d_out) for tap in taps])
+    return d_x, d_kernel.reshape(kernel.shape)
