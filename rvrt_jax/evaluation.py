@@ -18,8 +18,8 @@ from rvrt_jax import compare, loading, scoring
 from rvrt_jax.convert.files import replacing
 from rvrt_jax.data.frames import is_video, open_frames, open_writer, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.restore import check_sigma, plan_tiles, restore_stream
-from rvrt_jax.tiling import check_tile
+from rvrt_jax.restore import check_sigma, free_memory, plan_tiles, restore_stream
+from rvrt_jax.tiling import Plan, check_tile, fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +126,7 @@ def check_free(path: str) -> None:
 
 
 def _check_truth(clip: Clip, source, truth, scale: int) -> None:
-    lengths = {source.length, truth.length} - {None}
-    if len(lengths) > 1:
+    if source.length != truth.length:
         raise UserError(
             f"{clip.gt} has {truth.length} frames, its input {clip.input} {source.length}. "
             f"The ground truth must have the same frames."
@@ -153,20 +152,20 @@ def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool
         writer = stack.enter_context(
             _open_output(clip, source, model.scale, options.fps, overwrite)
         )
-        tile = _choose_tile(model, params, clip, source, options)
+        plan = _plan(model, params, clip, source, options)
         started = time.perf_counter()
-        bar = stack.enter_context(tqdm(total=source.length, unit="frame", desc=clip.name))
+        bar = stack.enter_context(_bar(clip, source.length))
         frames, originals = itertools.tee(source)
         restored = restore_stream(
             model,
             params,
             frames,
-            tile=tile,
+            tile=plan.tile,
             overlap=options.overlap,
             sigma=options.sigma,
             progress=lambda done: bar.update(done - bar.n),
         )
-        scores = scoring.Scores(model.scale, shown=(source.length or 1) // 2)
+        scores = scoring.Scores(model.scale, shown=source.length // 2)
         for frame, original, true in _together(clip, restored, originals, truth):
             writer.write(to_uint(frame, source.bits))
             scores.add(original, frame, true)
@@ -176,16 +175,23 @@ def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool
     if clip.picture is not None:
         compare.write(clip.picture, scores.picture())
     facts = {"name": clip.name, "frames": scores.frames, "seconds": seconds}
-    return facts | {"tile": tile, "overlap": options.overlap} | scores.summary()
+    return facts | {"tile": plan.tile, "overlap": plan.overlap} | scores.summary()
 
 
-def _choose_tile(model, params, clip: Clip, source, options: Options):
-    if options.tile != "auto":
-        return options.tile
+def _plan(model, params, clip: Clip, source, options: Options) -> Plan:
+    """Chooses the tile, compiles the network for it, and says so on stderr."""
     size = (source.length, source.height, source.width)
-    plan = plan_tiles(model, params, size, overlap=options.overlap)
+    plan = plan_tiles(model, params, size, tile=options.tile, overlap=options.overlap)
     print(f"{clip.name}: {plan}", file=sys.stderr)
-    return plan.tile
+    if not fits(plan, free_memory(share=1.0)):
+        print(f"{clip.name}: that is more than is free; give a smaller --tile.", file=sys.stderr)
+    return plan
+
+
+def _bar(clip: Clip, length: int) -> tqdm:
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} "
+    shape += "[{elapsed}<{remaining}, {rate_noinv_fmt}]"  # frames/s even if slower than 1
+    return tqdm(total=length, unit=" frames", desc=clip.name, bar_format=shape)
 
 
 def _open_output(clip: Clip, source, scale: int, fps: str | None, overwrite: bool):

@@ -16,7 +16,7 @@ A mirror longer than the axis goes back and forth, so that one frame, or three p
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -75,9 +75,8 @@ def restore_stream(
     """
     options = {"tile": tile, "overlap": overlap, "sigma": sigma, "progress": progress}
     for block in _blocks(model, params, frames, **options):
-        for frame in block:
-            yield frame.copy()  # a view would keep the whole block in memory
-        del block, frame
+        yield from (frame.copy() for frame in block)  # views would keep the block in memory
+        del block
 
 
 def _blocks(model, params, frames, *, tile, overlap, sigma, progress) -> Iterator[np.ndarray]:
@@ -193,20 +192,34 @@ def check_sigma(model, sigma) -> None:
             raise UserError(f"sigma is {sigma}; give a noise level from 0 to 255.")
 
 
-def plan_tiles(model, params, size, *, overlap=(2, 20, 20), share=0.7) -> tiling.Plan:
-    """Chooses a tile for a video of size (frames or None, height, width) from the free memory.
+def plan_tiles(
+    model,
+    params,
+    size,
+    *,
+    tile: Sequence[int] | str | None = "auto",
+    overlap=(2, 20, 20),
+    share=0.7,
+) -> tiling.Plan:
+    """Chooses a tile for a video, and compiles the network for it: later calls reuse the program.
 
-    share: the part of the free memory that may be used. Compiles the network for the tile, which
-    the calls that follow reuse, to learn from the compiler what it takes, and goes on to a smaller
-    tile where the first estimate was too low. Raises UserError if no tile fits.
+    size: (frames, height, width). tile: "auto" goes by `share` of the memory that is free and by
+    what the compiler says the network takes; any other as `restore`'s.
+    Raises UserError if no tile fits.
     """
-    _, overlap = tiling.check_tile(None, overlap)
+    given, overlap = tiling.check_tile(None if tile == "auto" else tile, overlap)
     params = jax.device_put(params)
+
+    def measure(plan: tiling.Plan) -> tiling.Plan:
+        return dataclasses.replace(plan, device_bytes=memory_needed(model, params, plan.call))
+
+    if tile != "auto":
+        return measure(tiling.plan_tile(model, given, overlap, size))
     budget = free_memory(share)
     correction = 1.0
     while True:
         plan = tiling.plan_auto(model, size, budget, overlap=overlap, correction=correction)
-        measured = dataclasses.replace(plan, device_bytes=memory_needed(model, params, plan.call))
+        measured = measure(plan)
         if tiling.fits(measured, budget):
             return measured
         # The estimate grows, so that this plan is not chosen again.

@@ -90,9 +90,12 @@ def summarise(clips: list[dict]) -> dict:
 
 
 def table(clips: list[dict], summary: dict) -> str:
-    """Returns the scores as text, a line per clip and version, then the mean over clips."""
-    rows = [(clip["name"], clip.get("scores", {})) for clip in clips]
-    rows += [(label, summary[key]) for label, key in _SUMMARIES.items() if key in summary]
+    """Returns the scores as text: a line per clip and version, then their means if they differ."""
+    rows = [(clip["name"], clip["scores"]) for clip in clips]
+    if len(clips) > 1:
+        rows.append(("mean", summary["mean"]))
+    if len({clip["frames"] for clip in clips}) > 1:
+        rows.append(("mean of all frames", summary["mean_of_frames"]))
     width = max(4, *(len(name) for name, _ in rows))
     lines = [f"{'clip':{width}}  {'':8}" + "".join(f"{title:>9}" for title in METRICS.values())]
     for name, versions in rows:
@@ -100,9 +103,6 @@ def table(clips: list[dict], summary: dict) -> str:
             numbers = (f"{scores[m]:9.{2 if 'psnr' in m else 4}f}" for m in METRICS)
             lines.append(f"{name:{width}}  {version:8}" + "".join(numbers))
     return "\n".join(lines)
-
-
-_SUMMARIES = {"mean": "mean", "mean of all frames": "mean_of_frames"}
 
 
 def to_json(report: dict) -> str:

@@ -174,24 +174,25 @@ class Budget:
 class Plan:
     """A tile (frames, height, width; 0 = whole axis) and what it is expected to take.
 
-    call: what the network gets; calls: how often, None for a video of unknown length.
+    call: what the network gets; calls: how often.
     """
 
     tile: tuple[int, int, int]
     overlap: tuple[int, int, int]
     call: tuple[int, int, int]
-    calls: int | None
+    calls: int
     device_bytes: int
     host_bytes: int
 
     def __str__(self) -> str:
-        sizes = [str(n) if n else "whole" for n in self.tile]
-        calls = "calls" if self.calls is None else f"{self.calls} calls"
+        sizes = " x ".join(str(n) if n else "whole" for n in self.tile)
+        if any(self.tile):
+            tile = f"tile {sizes} (frames x height x width), overlap {self.overlap}"
+        else:
+            tile = "whole video at once"
         return (
-            f"tile {' x '.join(sizes)} (frames x height x width), overlap {self.overlap}, "
-            f"{calls} of {' x '.join(map(str, self.call))}, about "
-            f"{self.device_bytes / 2**30:.1f} GiB for the network and "
-            f"{self.host_bytes / 2**30:.1f} GiB for the frames"
+            f"{tile}: {self.device_bytes / 2**30:.2f} GiB for the network, "
+            f"{self.host_bytes / 2**30:.2f} GiB for the frames"
         )
 
 
@@ -243,25 +244,22 @@ SIDES = (1024, 768, 512, 384, 256, 192, 160, 128, 96, 64, 48, 32)
 # Frames next to a cut in time lack half of what the recurrence lives on. To make long tiles worth
 # some work, each is charged as if it had so many frames more.
 CUT_PRICE = 8
-UNKNOWN = 10**6  # frames that a video of unknown length is taken to have
 
 
 def plan_auto(model, size, budget: Budget, *, overlap=(2, 20, 20), correction=1.0) -> Plan:
     """Chooses the tile that restores a video of `size` with the least work within `budget`.
 
-    size: (frames, height, width), frames = None if unknown. correction: measured bytes of an
-    earlier plan over its estimate. Raises UserError if nothing fits.
+    size: (frames, height, width). correction: measured bytes of an earlier plan over its estimate.
+    Raises UserError if nothing fits.
     """
-    length, height, width = size
-    size = (length or UNKNOWN, height, width)
     shape = (model.time_multiple, model.pad_multiple, model.pad_multiple)
     tiles = {
         tuple(_even(*axis) for axis in zip(size, (time, side, side), overlap, shape, strict=True))
         for time in TIMES
-        for side in (max(height, width), *SIDES)
+        for side in (max(size[1:]), *SIDES)
         if overlap[0] < time and max(overlap[1:]) < side
     }
-    plans = [_plan(model, tile, overlap, size, correction) for tile in sorted(tiles)]
+    plans = [plan_tile(model, tile, overlap, size, correction) for tile in sorted(tiles)]
     fitting = [p for p in plans if fits(p, budget)]
     if not fitting:
         least = min(plans, key=lambda p: p.device_bytes + p.host_bytes)
@@ -270,13 +268,11 @@ def plan_auto(model, size, budget: Budget, *, overlap=(2, 20, 20), correction=1.
             f"{budget.device / 2**30:.1f} GiB for the network and {budget.host / 2**30:.1f} GiB "
             f"for the frames. Free some memory, or pass the tile yourself."
         )
-    best = min(fitting, key=_work)
-    return best if length else dataclasses.replace(best, calls=None)
+    return min(fitting, key=_work)
 
 
 def _work(plan: Plan) -> int:
     """Returns the pixels that all calls compute, the price of cuts in time included."""
-    assert plan.calls is not None
     t, h, w = plan.call
     return plan.calls * (t + CUT_PRICE) * h * w
 
@@ -294,7 +290,8 @@ def _count(size: int, tile: int, overlap: int) -> int:
     return -(-(size - tile) // (tile - overlap)) + 1 if 0 < tile < size else 1
 
 
-def _plan(model, tile, overlap, size, correction: float) -> Plan:
+def plan_tile(model, tile, overlap, size, correction: float = 1.0) -> Plan:
+    """Returns the plan of a given tile. Arguments as `plan_auto`'s."""
     call = call_shape(model, tile, size)
     calls = math.prod(_count(*axis) for axis in zip(size, tile, overlap, strict=True))
     device = int(correction * device_bytes(model, call))

@@ -21,6 +21,7 @@ from rvrt_jax.convert import state as states
 from rvrt_jax.data.degrade import imresize
 from rvrt_jax.data.frames import open_frames, open_writer
 from rvrt_jax.restore import restore
+from rvrt_jax.tiling import Budget
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,7 +95,7 @@ def test_a_folder_of_images(run, tmp_path, tile):
         "1,4,4",
     )
     assert code == 0 and out == ""
-    assert ("in: tile whole" in err) == (tile == "auto") and "licence MIT" in err
+    assert ("in: whole video at once" in err) == (tile != "2,24,24") and "licence MIT" in err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b1.png", "b10.png", "b2.png"]
     np.testing.assert_array_equal(open_frames(tmp_path / "out").read_all(), larger(frames))
 
@@ -227,6 +228,14 @@ def test_mistakes_end_in_one_message_and_leave_nothing(
     assert [line.startswith("error: ") for line in err.splitlines()].count(True) == 1
     assert message in err.splitlines()[-1] and "Traceback" not in err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_tile_that_does_not_fit_the_memory_is_said_to(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "free_memory", lambda share: Budget(1, 1, shared=True))
+    write(tmp_path / "in", images(0, (2, 8, 8, 3)))
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--tile", "none")
+    code, _, err = run(*arguments)
+    assert code == 0 and "more than is free" in err
 
 
 def test_a_failure_half_way_leaves_nothing(run, tmp_path, monkeypatch):

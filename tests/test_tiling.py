@@ -203,10 +203,9 @@ def test_more_memory_means_less_work():
     assert work == sorted(work, reverse=True) and work[0] > work[-1]
 
 
-def test_a_video_of_unknown_or_great_length_is_cut_in_time():
-    for length in (None, 10**5):
-        plan = tiling.plan_auto(Sizes(), (length, 64, 64), shared(1000))
-        assert plan.tile == (100, 0, 0)
+def test_a_long_video_is_cut_in_time():
+    plan = tiling.plan_auto(Sizes(), (10**5, 64, 64), shared(1000))
+    assert plan.tile == (100, 0, 0)
 
 
 def test_the_two_memories_of_a_gpu_machine_are_kept_apart():
