@@ -119,18 +119,30 @@ class Checkpoints:
         self._manager.save(step, args=items, metrics=scores or {}, force=True)
 
     def restore(self, like: TrainState, data: Any) -> TrainState | None:
-        """Returns the newest intact state and moves the iterator `data` there; None if none is.
+        """Returns the newest readable state and moves the iterator `data` there; None if none is.
 
-        like: a state of the same structure. A damaged checkpoint is named, moved to
-        `checkpoints-damaged/` and the one before it used.
+        like: a state of the same structure, or its shapes and dtypes. A newer checkpoint that
+        cannot be read is named and moved to `checkpoints-damaged/`. Raises UserError if there are
+        checkpoints and none can be read, which a changed config explains better than damage.
         """
-        while (step := self._manager.latest_step()) is not None:
+        failed: dict[int, Exception] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._restore(step, like, data)
-            except UserError:
-                raise
+                state = self._restore(step, like, data)
             except Exception as error:  # orbax has no type of its own for a damaged file
-                self._set_aside(step, error)
+                failed[step] = error
+                continue
+            for damaged, error in failed.items():
+                self._set_aside(damaged, error)
+            return state
+        if failed:
+            step, error = next(iter(failed.items()))
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(
+                f"no checkpoint in {self._folder} can be read (newest: {step}, {reason}). "
+                "If config.ema_decay, config.data.num_workers or the number of hosts has changed, "
+                "set it back; otherwise pass another --workdir, or remove this one to start again."
+            ) from error
         return None
 
     def _restore(self, step: int, like: TrainState, data: Any) -> TrainState:

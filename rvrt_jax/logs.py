@@ -24,8 +24,8 @@ EVENTS = "tensorboard"
 class Logs:
     """The outputs of one run from `start` to `steps`; a context manager.
 
-    Lines and events of a killed run that lie beyond `start` are dropped, so that a resumed run
-    leaves the same log as one that was never stopped.
+    Lines and events of a killed run that lie beyond `start` are dropped, so that the log tells
+    every step once.
     """
 
     def __init__(self, workdir: Path, *, start: int, steps: int) -> None:
@@ -134,7 +134,7 @@ class Meter:
             return
         done, values = self.pending
         self.pending = None
-        read = {key: float(value) for key, value in values.items()}
+        read = {key: float(value) for key, value in jax.device_get(values).items()}
         read["psnr"] = -10 * math.log10(read["mse"]) if read["mse"] > 0 else math.nan
         self.collected.append(read)
         self.logs.advance(read["loss"], read["psnr"])

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from rvrt_jax import checkpoint, loading, models, optim, parallel, state, step, validation
 from rvrt_jax.checkpoint import Checkpoints
@@ -23,8 +22,10 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.logs import Logs, Meter
 from rvrt_jax.state import Params, TrainState
 
+Config = Any  # an ml_collections.ConfigDict, whose values have no static type
 
-def run(config: ConfigDict, workdir: str | Path) -> None:
+
+def run(config: Config, workdir: str | Path) -> None:
     """Trains as `config` says, or continues where `workdir` stops; returns when done or stopped.
 
     SIGTERM and Ctrl-C save a checkpoint after the current step and return; the same call goes on
@@ -74,7 +75,7 @@ class StopRequest:
 class _Loop:
     """The steps of a run, with what they read and write beside the state."""
 
-    config: ConfigDict
+    config: Config
     model: Any
     data: Iterator[dict[str, np.ndarray]]
     clips: list[validation.Clip]
@@ -92,23 +93,36 @@ class _Loop:
         done = int(current.step)
         compiled = None
         while done < config.steps and not self.stop:
+            batch = self._next_batch()
+            if batch is None:
+                break
             flow_frozen = done < config.flow_freeze_steps
-            batch = parallel.split(next(self.data))
             with self.logs.untimed(when=flow_frozen is not compiled):  # the call that compiles
                 current, values = train(flow_frozen)(current, batch)
             compiled = flow_frozen
             done += 1
             meter.push(done, values)
 
-            last = done == config.steps
             scores = None
-            if self.clips and (last or done % config.eval_every == 0):
+            if self.clips and (done == config.steps or done % config.eval_every == 0):
                 meter.drain()
                 scores = self._validate(predict, current.weights, done)
-            if last or scores or self.stop or done % config.save_every == 0:
+            if scores or done % config.save_every == 0:
                 meter.drain()
                 self.checkpoints.save(done, current, self.data, scores=scores)
+        meter.drain()
+        if done != (self.checkpoints.latest() or 0):
+            self.checkpoints.save(done, current, self.data)
         self._farewell(done)
+
+    def _next_batch(self) -> dict[str, np.ndarray] | None:
+        """Returns a batch for all devices; None if a stop signal has reached the workers too."""
+        try:
+            return parallel.split(next(self.data))
+        except RuntimeError:  # a worker has ended: a terminal's Ctrl-C goes to all processes
+            if self.stop:
+                return None
+            raise
 
     def _validate(self, predict: step.Apply, weights: Params, done: int) -> dict[str, float] | None:
         """Returns the mean scores; None if a stop comes meanwhile, for there is no time then."""
@@ -127,14 +141,14 @@ class _Loop:
             self.logs.message(f"best so far: step {best[0]}, PSNR {best[1]:.3f} dB")
         if done < self.config.steps:
             self.logs.message(
-                f"stopped by {self.stop.signal} and saved at step {done} of {self.config.steps}; "
-                "the same command goes on from there."
+                f"stopped by {self.stop.signal} after step {done} of {self.config.steps}; the same "
+                f"command goes on from step {self.checkpoints.latest() or 0}."
             )
         else:
             self.logs.message(f"done: {done} steps.")
 
 
-def _steps(config: ConfigDict, apply: step.Apply) -> Callable[[bool], Callable[..., Any]]:
+def _steps(config: Config, apply: step.Apply) -> Callable[[bool], Callable[..., Any]]:
     """Returns a function from `flow_frozen` to the compiled step: two at most in a run."""
     learning_rate = optim.cosine(
         peak=config.lr,
@@ -159,7 +173,7 @@ def _steps(config: ConfigDict, apply: step.Apply) -> Callable[[bool], Callable[.
     return compiled
 
 
-def _optimizer(config: ConfigDict, *, flow_frozen: bool) -> optax.GradientTransformation:
+def _optimizer(config: Config, *, flow_frozen: bool) -> optax.GradientTransformation:
     return optim.adam(
         flow_multiplier=config.flow_lr_multiplier,
         flow_frozen=flow_frozen,
@@ -167,7 +181,7 @@ def _optimizer(config: ConfigDict, *, flow_frozen: bool) -> optax.GradientTransf
     )
 
 
-def _check(config: ConfigDict) -> None:
+def _check(config: Config) -> None:
     """Raises UserError for values that would fail only after a while."""
     for key in ("batch_size", "steps", "log_every", "eval_every", "save_every", "max_skipped"):
         if config[key] < 1:
@@ -186,7 +200,7 @@ def _check(config: ConfigDict) -> None:
         raise UserError(f"config.dataset={config.dataset!r}; it must be one of {known}.")
 
 
-def _name_and_fields(config: ConfigDict) -> tuple[str, dict[str, Any]]:
+def _name_and_fields(config: Config) -> tuple[str, dict[str, Any]]:
     fields = config.model.to_dict()
     name = fields.pop("name")
     if "dtype" in fields:
@@ -194,17 +208,17 @@ def _name_and_fields(config: ConfigDict) -> tuple[str, dict[str, Any]]:
     return name, fields
 
 
-def _state(config: ConfigDict, params: Params) -> TrainState:
+def _state(config: Config, params: Params) -> TrainState:
     optimizer = _optimizer(config, flow_frozen=False)
     return state.create(params, optimizer, ema=config.ema_decay is not None)
 
 
-def _abstract_state(config: ConfigDict, model: Any) -> TrainState:
+def _abstract_state(config: Config, model: Any) -> TrainState:
     """Returns shapes and dtypes of the state: making real ones takes long to compile."""
     return jax.eval_shape(lambda: _state(config, _init(model, config.seed)))
 
 
-def _fresh_state(config: ConfigDict, model: Any) -> TrainState:
+def _fresh_state(config: Config, model: Any) -> TrainState:
     """Returns random parameters with trained SpyNet ones, or those of `config.init_from`."""
     if config.init_from:
         name, fields = _name_and_fields(config)
@@ -247,7 +261,7 @@ def _stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def _greeting(current: TrainState, model: str, config: ConfigDict, workdir: Path) -> str:
+def _greeting(current: TrainState, model: str, config: Config, workdir: Path) -> str:
     """Says what is about to run."""
     count = sum(x.size for x in jax.tree.leaves(current.params))
     flow = sum(x.size for x in jax.tree.leaves(current.params.get(optim.FLOW_KEY, {})))

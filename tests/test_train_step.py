@@ -26,12 +26,17 @@ def cache(tmp_path_factory):
 
 
 def _params():
-    params = standin.Net().init(jax.random.key(0), BATCH["lq"])["params"]
+    params = jax.jit(standin.Net().init)(jax.random.key(0), BATCH["lq"])["params"]
     return {**params, "spynet": standin.flow_params()}
 
 
 def _apply(params, video):
     return standin.Net().apply({"params": params}, video)
+
+
+@jax.jit
+def _gradient(params):
+    return jax.grad(lambda p: step.charbonnier(_apply(p, BATCH["lq"]), BATCH["gt"]))(params)
 
 
 def _train(params, batches, *, flow_frozen=False, ema_decay=None, accumulate=1, lr=1e-2):
@@ -66,7 +71,7 @@ def test_charbonnier_is_the_mean_of_the_rooted_squares():
 def test_first_step_moves_every_parameter_by_its_rate():
     params = _params()
     current, metrics = _train(params, [BATCH], lr=1e-2)
-    gradient = jax.grad(lambda p: step.charbonnier(_apply(p, BATCH["lq"]), BATCH["gt"]))(params)
+    gradient = _gradient(params)
     for part, rate in (("conv_in", 1e-2), ("spynet", 0.25e-2)):
         moved = jax.tree.map(lambda a, b: a - b, current.params[part], params[part])
         # Adam's first direction is the gradient's sign, up to its eps of 1e-8.
@@ -75,7 +80,7 @@ def test_first_step_moves_every_parameter_by_its_rate():
     assert metrics["grad_norm"] == pytest.approx(
         float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))), rel=1e-5
     )
-    mse = np.mean((np.clip(_apply(params, BATCH["lq"]), 0, 1) - BATCH["gt"]) ** 2)
+    mse = np.mean((np.clip(jax.jit(_apply)(params, BATCH["lq"]), 0, 1) - BATCH["gt"]) ** 2)
     assert metrics["mse"] == pytest.approx(mse, rel=1e-5)
 
 
@@ -86,7 +91,7 @@ def test_a_frozen_flow_network_stays_and_costs_no_gradient():
     assert np.any(current.params["conv_in"]["kernel"] != params["conv_in"]["kernel"])
     # Nothing of the flow network's gradient is in the norm that is reported and clipped.
     first = _train(params, [BATCH], flow_frozen=True)[1]["grad_norm"]
-    gradient = jax.grad(lambda p: step.charbonnier(_apply(p, BATCH["lq"]), BATCH["gt"]))(params)
+    gradient = _gradient(params)
     rest = [g for k, part in gradient.items() if k != "spynet" for g in jax.tree.leaves(part)]
     assert first == pytest.approx(float(jnp.sqrt(sum(jnp.sum(g**2) for g in rest))), rel=1e-5)
 

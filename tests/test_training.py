@@ -29,7 +29,7 @@ def _final(workdir: Path, **changes):
         config = standin.config(**changes)
         data = iter(standin.train(None, seed=0, batch_size=4))
         result = checkpoints.restore(training._abstract_state(config, standin.Net()), data)
-        assert checkpoints.latest() == config.steps == int(result.step)
+        assert result is not None and checkpoints.latest() == config.steps == int(result.step)
         return result
 
 
@@ -106,7 +106,10 @@ def test_latest_and_best_are_kept(tmp_path):
 def test_a_stop_signal_saves_and_the_same_call_goes_on(tmp_path, straight, number, capsys):
     with standin.signalled(number, after=4):
         _run(tmp_path)  # returns, as train.py then does with exit code 0
-    assert f"stopped by {number.name} and saved at step 5 of 12" in capsys.readouterr().err
+    assert (
+        f"stopped by {number.name} after step 5 of 12; the same command goes on from step 5"
+        in capsys.readouterr().err
+    )
     _run(tmp_path)
     assert "resuming at step 5 of 12" in capsys.readouterr().err
     _assert_same(_final(tmp_path), _final(straight))
@@ -139,6 +142,13 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path, straight
     assert f"{folder / '8'} is damaged" in caplog.text
     assert len(list((tmp_path / "checkpoints-damaged").glob("8-*"))) == 1
     _assert_same(_final(tmp_path), _final(straight))
+
+
+def test_a_checkpoint_of_another_structure_is_left_alone(tmp_path):
+    _run(tmp_path, steps=2)
+    with pytest.raises(UserError, match=r"no checkpoint in .* config\.ema_decay"):
+        _run(tmp_path, steps=4, ema_decay=None)
+    assert (tmp_path / "checkpoints" / "2").is_dir()
 
 
 def test_a_finished_run_says_so_and_more_steps_go_on(tmp_path, capsys):
