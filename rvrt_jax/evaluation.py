@@ -18,7 +18,7 @@ from rvrt_jax import compare, loading, scoring
 from rvrt_jax.convert.files import replacing
 from rvrt_jax.data.frames import is_video, open_frames, open_writer, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.restore import check_sigma, free_memory, plan_tiles, restore_stream
+from rvrt_jax.inference import check_sigma, free_memory, plan_tiles, restore_stream
 from rvrt_jax.tiling import Plan, check_tile, fits
 
 

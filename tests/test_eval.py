@@ -20,7 +20,7 @@ from rvrt_jax.convert import keys
 from rvrt_jax.convert import state as states
 from rvrt_jax.data.degrade import imresize
 from rvrt_jax.data.frames import open_frames, open_writer
-from rvrt_jax.restore import restore
+from rvrt_jax.inference import restore
 from rvrt_jax.tiling import Budget
 
 ROOT = Path(__file__).parents[1]

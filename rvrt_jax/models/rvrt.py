@@ -28,8 +28,7 @@ _DEBLUR = {"upscale": 1, "embed_dims": (192, 192, 192), "inputconv_groups": (1, 
 VARIANTS = {
     "rvrt_sr": {},
     "rvrt_deblur": _DEBLUR,
-    "rvrt_denoise": _DEBLUR
-    | {"inputconv_groups": (1, 3, 4, 6, 8, 4), "nonblind_denoising": True},
+    "rvrt_denoise": _DEBLUR | {"inputconv_groups": (1, 3, 4, 6, 8, 4), "nonblind_denoising": True},
 }
 
 
@@ -157,9 +156,9 @@ class RVRT(nn.Module):
     `clip_size` N: frames of a clip; 1 is a purely recurrent model, N = t has one clip and no
     alignment. `embed_dims`, `num_blocks`, `depths`, `num_heads`: of extraction, branches and
     reconstruction. `inputconv_groups`: of extraction, the four branches and reconstruction.
-    `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict the
-    sampling offsets, 64 in every published size. `attention`: "streamed" (default) or "plain", the
-    readable definition. `remat`: recompute each clip's step in the backward pass instead of keeping
+    `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict
+    the sampling offsets, 64 in every published size. `attention`: "streamed" (default) or "plain",
+    the readable definition. `remat`: recompute each clip's step in the backward pass instead of keeping
     its intermediate values. `dtype`: of the matrix products; flow, sampling positions, softmax,
     norm statistics and the final sum are float32 always.
     """
@@ -269,7 +268,8 @@ class RVRT(nn.Module):
             hidden, guidance[direction] = getattr(self, name)(earlier, flows)
             self.sow("intermediates", "guidance", {name: guidance[direction]})
             features.append(order(hidden))
-        self.sow("intermediates", "features", dict(zip(("shallow", *BRANCHES), features)))
+        named = dict(zip(("shallow", *BRANCHES), features, strict=True))
+        self.sow("intermediates", "features", named)
         return from_clips(self._map(RVRT._reconstruct, (jnp.concatenate(features, -1), clips)))
 
     def _check(self, video: Array) -> None:
@@ -317,7 +317,7 @@ class RVRT(nn.Module):
         """Returns each direction's flows between neighbours, in its order of propagation.
 
         frames: [b, t, h, w, 3]. Returns [t - 1, b, h, w, 2]: entry m is the flow from the (m+1)-th
-        frame visited to the m-th. One pair of frames at a time, so that memory does not grow with t.
+        frame visited to the m-th. One pair at a time, so that memory does not grow with t.
         """
         b = frames.shape[0]
         frames = jnp.moveaxis(frames, 1, 0)
@@ -345,15 +345,15 @@ def reverse_clips(x: Array) -> Array:
 def clip_guidance(neighbours: Array, n: int) -> Array:
     """Composes flows between neighbours into each clip's flows to the previous clip.
 
-    neighbours: [t - 1, b, h, w, 2] as `RVRT._flows` returns them. Returns [k - 1, b, i, s, h, w, 2]:
-    for target frame i and slot s the flow to support frame (s + i) mod n of the previous clip.
+    neighbours: [t - 1, b, h, w, 2] as `RVRT._flows` returns them. Returns, for target frame i and
+    slot s, the flow to support frame (s + i) mod n of the previous clip, [k - 1, b, i, s, h, w, 2].
     f(i->j) = f(i->i-1) + warp(f(i-1->j), f(i->i-1)), RVRT section 3.3.
     """
     clips = (neighbours.shape[0] + 1) // n
     if clips == 1:
         return jnp.zeros((0, neighbours.shape[1], n, n, *neighbours.shape[2:]), jnp.float32)
     starts = jnp.arange(clips - 1)[:, None] * n
-    pairs = neighbours[starts + jnp.arange(2 * n - 1)]  # entry a-1: from frame a to a-1, 0 <= a < 2n
+    pairs = neighbours[starts + jnp.arange(2 * n - 1)]  # entry a - 1: from frame a to a - 1
     compose = jax.vmap(jax.vmap(compose_flows))
     to_frame: dict[int, Array] = {}
     targets = []

@@ -1,11 +1,11 @@
 """Guided deformable attention: one query per pixel against keys and values sampled at N x K places.
 
 Source: RVRT, section 3.3 (guided deformable attention). Layout of both implementations:
-q [n, h, w, c]: queries of the n target frames. kv [n, h, w, 2c]: keys, then values, of the n support
-frames. offsets [n, h, w, s, g, k, 2]: for each target frame and pixel, the slots s = n, groups g and
-taps k (row-major in an odd window), the displacement (y, x) in pixels added to pixel + tap. Slot s
-of target frame i samples support frame (s + i) mod n. The 2c channels of kv are cut into g groups
-that move together, so keys and values are sampled at different places.
+q [n, h, w, c]: queries of the n target frames. kv [n, h, w, 2c]: keys, then values, of the n
+support frames. offsets [n, h, w, s, g, k, 2]: for each target frame and pixel, the slots s = n,
+groups g and taps k (row-major in an odd window), the displacement (y, x) in pixels added to pixel
++ tap. Slot s of target frame i samples support frame (s + i) mod n. The 2c channels of kv are cut
+into g groups that move together, so keys and values are sampled at different places.
 """
 
 import functools

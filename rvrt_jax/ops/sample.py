@@ -46,7 +46,7 @@ def corners(coords: Array, height: int, width: int) -> tuple[Array, Array, Array
 
 
 def pad_corners(x: Array) -> Array:
-    """Flattens an image with one row and column of zeros all round: [h, w, c] -> [(h+2)(w+2), c]."""
+    """Borders [h, w, c] with zeros, one pixel all round, and flattens it to [(h+2)(w+2), c]."""
     h, w, c = x.shape
     return jnp.pad(x, ((1, 1), (1, 1), (0, 0))).reshape((h + 2) * (w + 2), c)
 

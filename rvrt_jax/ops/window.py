@@ -19,9 +19,7 @@ def fit_window(size: Size3, window: Size3, *, shifted: bool) -> tuple[Size3, Siz
     In a dimension no larger than the window, the window shrinks to it and the shift is 0.
     """
     fitted = tuple(min(s, w) for s, w in zip(size, window, strict=True))
-    shift = tuple(
-        w // 2 if shifted and s > w else 0 for s, w in zip(size, window, strict=True)
-    )
+    shift = tuple(w // 2 if shifted and s > w else 0 for s, w in zip(size, window, strict=True))
     return fitted, shift
 
 

@@ -1,19 +1,14 @@
 """restore(): the published numbers, any size and length, tiles against the whole, bad input."""
 
-import importlib
-
 import goldens
 import jax
 import numpy as np
 import pytest
 from toy import PARAMS, Toy
 
-from rvrt_jax import tiling
+from rvrt_jax import inference, tiling
 from rvrt_jax.errors import UserError
-from rvrt_jax.restore import plan_tiles, restore, restore_stream
-
-# The package's own attribute of this name is the function.
-restoring = importlib.import_module("rvrt_jax.restore")
+from rvrt_jax.inference import plan_tiles, restore, restore_stream
 
 SIZES = [(1, 1, 1), (1, 3, 40), (2, 7, 5), (3, 13, 17), (5, 8, 8), (7, 37, 3)]
 
@@ -65,7 +60,7 @@ def test_a_mirror_longer_than_the_axis_goes_back_and_forth(size):
     video = clip((size, 1, size))
     order = (np.r_[0:size, size - 1 : -1 : -1].tolist() * 8)[:8]
     expected = video[order[:4]][:, [0] * 8][:, :, order]
-    np.testing.assert_array_equal(restoring.mirror(video, (4, 8, 8)), expected)
+    np.testing.assert_array_equal(inference.mirror(video, (4, 8, 8)), expected)
 
 
 def test_tiles_that_fit_are_not_padded_and_others_only_as_far_as_needed():
@@ -118,11 +113,11 @@ def test_the_plan_is_checked_against_the_compiler_and_its_program_reused(monkeyp
     monkeypatch.setattr(tiling, "FLOATS_PER_FRAME", 0)  # an estimate far too low
     monkeypatch.setattr(tiling, "FLOATS_FIXED", 0)
     monkeypatch.setattr(tiling, "FLOATS_PER_CHANNEL", 0)
-    whole = restoring.memory_needed(model, PARAMS, (10, 40, 40))
+    whole = inference.memory_needed(model, PARAMS, (10, 40, 40))
     budget = tiling.Budget(whole * 2 // 3, 2**30, shared=False)
-    monkeypatch.setattr(restoring, "free_memory", lambda share: budget)
+    monkeypatch.setattr(inference, "free_memory", lambda share: budget)
     plan = plan_tiles(model, PARAMS, video.shape[:3])
-    assert plan.device_bytes == restoring.memory_needed(model, PARAMS, plan.call)
+    assert plan.device_bytes == inference.memory_needed(model, PARAMS, plan.call)
     assert plan.device_bytes <= budget.device < whole
     assert compiled[-1] == plan.call
     before = len(compiled)
@@ -181,7 +176,7 @@ def test_running_out_of_memory_says_what_to_do(monkeypatch):
     def exhausted(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-    monkeypatch.setattr(restoring, "_apply", exhausted)
+    monkeypatch.setattr(inference, "_apply", exhausted)
     with pytest.raises(UserError, match="too little memory for 2 frames of 16x8"):
         restore(Toy(), PARAMS, clip((2, 8, 12)))
 
