@@ -1,0 +1,80 @@
+"""Convolution: a sum over taps, and gradients against JAX's own of lax's convolution."""
+
+import jax
+import numpy as np
+import pytest
+
+from rvrt_jax.ops import conv
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape, np.float32) for shape in shapes]
+
+
+def by_taps(x, kernel, stride, groups):
+    """[b, h, w, in] with [k, k, in / groups, out], zero padded by k // 2, in float64."""
+    size, pad = kernel.shape[0], kernel.shape[0] // 2
+    h, w = x.shape[1:3]
+    padded = np.pad(x.astype(np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    parts = zip(np.split(padded, groups, -1), np.split(kernel, groups, -1), strict=True)
+    outs = []
+    for part, weights in parts:
+        taps = [
+            part[:, i : i + h : stride, j : j + w : stride] @ weights[i, j]
+            for i in range(size)
+            for j in range(size)
+        ]
+        outs.append(sum(taps))
+    return np.concatenate(outs, -1)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 9), (1, 1, 1), (3, 8, 5)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups"), [(1, 1, 1), (3, 1, 1), (7, 1, 1), (3, 2, 1), (3, 1, 3)]
+)
+def test_values(shape, kernel, stride, groups):
+    x, weights = arrays((*shape, 6), (kernel, kernel, 6 // groups, 9))
+    out = conv.conv2d(x, weights, stride=stride, groups=groups)
+    # Sums of up to 294 products of unit size.
+    np.testing.assert_allclose(out, by_taps(x, weights, stride, groups), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 9), (1, 1, 1), (1, 1, 6), (3, 8, 5)])
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+def test_gradients(shape, kernel):
+    pad = kernel // 2
+
+    def lax_conv(x, weights):
+        return jax.lax.conv_general_dilated(
+            x, weights, (1, 1), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    x, weights, d_out = arrays((*shape, 3), (kernel, kernel, 3, 4), (*shape, 4))
+    expected = jax.vjp(lax_conv, x, weights)[1](d_out)
+    for gradient, other in zip(jax.vjp(conv.conv2d, x, weights)[1](d_out), expected, strict=True):
+        np.testing.assert_allclose(gradient, other, atol=1e-4)  # sums of up to 196 products
+
+
+def test_gradients_inside_jit_vmap_and_scan():
+    """Where the custom gradient meets the transformations the networks use."""
+    x, weights = arrays((3, 2, 5, 6, 4), (3, 3, 4, 4))
+
+    def scanned(weights):
+        def step(carry, frame):
+            carry = conv.conv2d(carry + frame, weights)
+            return carry, None
+
+        return (jax.lax.scan(step, x[0], x)[0] ** 2).sum()
+
+    def unrolled(weights):
+        carry = x[0]
+        for frame in x:
+            carry = conv._convolve(carry + frame, weights)
+        return (carry**2).sum()
+
+    ours, other = jax.jit(jax.grad(scanned))(weights), jax.grad(unrolled)(weights)
+    np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+    each = jax.vmap(jax.grad(lambda w, x: (conv.conv2d(x, w) ** 2).sum()), (None, 0))(weights, x)
+    total = jax.grad(lambda w: (conv.conv2d(x.reshape(6, 5, 6, 4), w) ** 2).sum())(weights)
+    np.testing.assert_allclose(each.sum(0), total, rtol=1e-4, atol=1e-3)
