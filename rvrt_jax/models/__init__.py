@@ -5,10 +5,12 @@ import dataclasses
 from flax import linen as nn
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models import rvrt
+from rvrt_jax.models import basicvsr, rvrt
 
-MODELS = {"rvrt": rvrt.RVRT}
+MODELS = {"rvrt": rvrt.RVRT, "basicvsr": basicvsr.BasicVSR}
+# The published sizes. BasicVSR has but one, its defaults.
 VARIANTS = {name: ("rvrt", fields) for name, fields in rvrt.VARIANTS.items()}
+VARIANTS["basicvsr"] = ("basicvsr", {})
 
 _IGNORED = ("img_size",)  # published configs carry it; the networks take any size
 _LINEN = ("parent", "name")
@@ -21,7 +23,7 @@ def build(name: str, **fields) -> nn.Module:
     count as tuples. Raises UserError for an unknown name or field.
     """
     if name not in MODELS and name not in VARIANTS:
-        raise UserError(f"unknown model {name!r}; choose from {sorted([*MODELS, *VARIANTS])}.")
+        raise UserError(f"unknown model {name!r}; choose from {sorted({*MODELS, *VARIANTS})}.")
     model, preset = VARIANTS.get(name, (name, {}))
     cls = MODELS[model]
     known = [f.name for f in dataclasses.fields(cls) if f.name not in _LINEN]

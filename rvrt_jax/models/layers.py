@@ -65,6 +65,21 @@ def layer_norm(name: str, dtype: Dtype) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
 
 
+def map_scan(module: nn.Module, body, xs, *, remat: bool = False):
+    """Applies `body(module, x)` along the first axis of `xs`, one entry at a time.
+
+    So memory does not grow with the clip. remat: recompute intermediate values in the backward
+    pass instead of keeping them.
+    """
+    function = nn.remat(body, prevent_cse=False) if remat else body
+    scan = nn.scan(
+        lambda module, _, x: ((), function(module, x)),
+        variable_broadcast="params",
+        split_rngs={"params": False},
+    )
+    return scan(module, (), xs)[1]
+
+
 def to_clips(x: Array, n: int) -> Array:
     """Cuts [b, t, ...] into clips of n frames, clips first: [t/n, b, n, ...]."""
     return jnp.moveaxis(x.reshape(x.shape[0], -1, n, *x.shape[2:]), 1, 0)

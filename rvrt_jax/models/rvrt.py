@@ -14,8 +14,17 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.layers import Conv, Dtype, Linear, Mlp, from_clips, leaky_relu, to_clips
-from rvrt_jax.models.spynet import SpyNet
+from rvrt_jax.models.layers import (
+    Conv,
+    Dtype,
+    Linear,
+    Mlp,
+    from_clips,
+    leaky_relu,
+    map_scan,
+    to_clips,
+)
+from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.models.swin import RstbWithInputConv
 from rvrt_jax.ops.deform_attn import ATTENTION, Window2
 from rvrt_jax.ops.resize import bicubic_quarter, pixel_shuffle, resize_bilinear
@@ -158,9 +167,9 @@ class RVRT(nn.Module):
     reconstruction. `inputconv_groups`: of extraction, the four branches and reconstruction.
     `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict
     the sampling offsets, 64 in every published size. `attention`: "streamed" (default) or "plain",
-    the readable definition. `remat`: recompute each clip's step in the backward pass instead of keeping
-    its intermediate values. `dtype`: of the matrix products; flow, sampling positions, softmax,
-    norm statistics and the final sum are float32 always.
+    the readable definition. `remat`: recompute each clip's step in the backward pass instead of
+    keeping its intermediate values. `dtype`: of the matrix products; flow, sampling positions,
+    softmax, norm statistics and the final sum are float32 always.
     """
 
     upscale: int = 4
@@ -288,14 +297,7 @@ class RVRT(nn.Module):
             raise UserError(f"the video has {c} channels; this model takes {self.in_channels}.")
 
     def _map(self, body, xs):
-        """Applies a method to one clip after the other, so that memory does not grow with t."""
-        scan = nn.scan(
-            lambda module, _, x: ((), function(module, x)),
-            variable_broadcast="params",
-            split_rngs={"params": False},
-        )
-        function = nn.remat(body, prevent_cse=False) if self.remat else body
-        return scan(self, (), xs)[1]
+        return map_scan(self, body, xs, remat=self.remat)
 
     def _shallow(self, frames: Array) -> Array:
         x = frames.astype(self.dtype)
@@ -317,24 +319,13 @@ class RVRT(nn.Module):
         """Returns each direction's flows between neighbours, in its order of propagation.
 
         frames: [b, t, h, w, 3]. Returns [t - 1, b, h, w, 2]: entry m is the flow from the (m+1)-th
-        frame visited to the m-th. One pair at a time, so that memory does not grow with t.
+        frame visited to the m-th.
         """
-        b = frames.shape[0]
         frames = jnp.moveaxis(frames, 1, 0)
-        if frames.shape[0] == 1:
-            if self.is_initializing():
-                self.spynet(frames[0], frames[0])
-            none = jnp.zeros((0, *frames.shape[1:-1], 2), jnp.float32)
-            return {"backward": none, "forward": none}
-
-        def pair(module, x: tuple[Array, Array]) -> Array:
-            first, second = x
-            return module.spynet(jnp.concatenate([first, second]), jnp.concatenate([second, first]))
-
-        both = self._map(pair, (frames[:-1], frames[1:]))
-        self.sow("intermediates", "flows_backward", both[:, :b])
-        self.sow("intermediates", "flows_forward", both[:, b:])
-        return {"backward": both[::-1, :b], "forward": both[:, b:]}
+        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self.remat)
+        self.sow("intermediates", "flows_backward", to_next)
+        self.sow("intermediates", "flows_forward", to_previous)
+        return {"backward": to_next[::-1], "forward": to_previous}
 
 
 def reverse_clips(x: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from rvrt_jax.models.layers import Conv
+from rvrt_jax.models.layers import Conv, map_scan
 from rvrt_jax.ops.resize import average_pool_2x2, resize_bilinear
 from rvrt_jax.ops.sample import warp
 
@@ -58,3 +58,24 @@ class SpyNet(nn.Module):
             flow = flow + SpyNetLevel(name=f"level_{level}")(inputs)
         flow = jax.vmap(lambda f: resize_bilinear(f, (h, w)))(flow)
         return flow * jnp.array([w / size[1], h / size[0]], jnp.float32)
+
+
+def neighbour_flows(spynet: SpyNet, frames: Array, *, remat: bool = False) -> tuple[Array, Array]:
+    """Returns the flows from each frame to the next and back, float32 [t - 1, b, h, w, 2] each.
+
+    frames: float32 [t, b, h, w, 3]. One pair of frames at a time, so that memory does not grow
+    with t.
+    """
+    t, b = frames.shape[:2]
+    if t == 1:
+        if spynet.is_initializing():  # the parameters must not depend on the clip's length
+            spynet(frames[0], frames[0])
+        none = jnp.zeros((0, *frames.shape[1:-1], 2), jnp.float32)
+        return none, none
+
+    def both_ways(spynet: SpyNet, x: tuple[Array, Array]) -> Array:
+        first, second = x
+        return spynet(jnp.concatenate([first, second]), jnp.concatenate([second, first]))
+
+    flows = map_scan(spynet, both_ways, (frames[:-1], frames[1:]), remat=remat)
+    return flows[:, :b], flows[:, b:]

@@ -1,0 +1,121 @@
+"""BasicVSR: bidirectional recurrent video super-resolution, x4.
+
+Source: Chan et al., "BasicVSR: The Search for Essential Components in Video Super-Resolution and
+Beyond", CVPR 2021, arXiv 2012.02181. One trunk walks back in time and one forth; each warps its
+state to the next frame by optical flow. Features are [b, h, w, c]; flow is (dx, dy) in pixels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rvrt_jax.errors import UserError
+from rvrt_jax.models.layers import Conv, Dtype, leaky_relu, map_scan
+from rvrt_jax.models.spynet import SpyNet, neighbour_flows
+from rvrt_jax.ops.resize import pixel_shuffle, resize_bilinear
+from rvrt_jax.ops.sample import warp
+
+# Residual convolutions start at a tenth of He's standard deviation: 30 blocks are nearly identity.
+residual_init = nn.initializers.variance_scaling(2 * 0.1**2, "fan_in", "normal")
+
+
+class ResidualBlock(nn.Module):
+    """`x + conv2(relu(conv1(x)))`, without normalisation. x: [b, h, w, c]."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        conv = functools.partial(Conv, x.shape[-1], kernel_init=residual_init, dtype=self.dtype)
+        return x + conv(name="conv2")(nn.relu(conv(name="conv1")(x)))
+
+
+class Trunk(nn.Module):
+    """One recurrent branch: warps its state to the next frame and refines it together with it."""
+
+    num_feat: int
+    num_block: int
+    remat: bool
+    dtype: Dtype
+
+    def setup(self):
+        self.conv = Conv(self.num_feat, dtype=self.dtype)
+        self.block = [ResidualBlock(self.dtype) for _ in range(self.num_block)]
+
+    def __call__(self, frames: Array, flows: Array) -> Array:
+        """Runs over all frames in the given order.
+
+        frames: [t, b, h, w, 3]. flows: [t - 1, b, h, w, 2], from the (m+1)-th frame to the m-th.
+        Returns the states [t, b, h, w, c].
+        """
+        state = jnp.zeros((*frames.shape[1:-1], self.num_feat), self.dtype)
+        none = jnp.zeros((1, *frames.shape[1:-1], 2), flows.dtype)  # zeros, wherever they move
+        step = nn.remat(Trunk.step, prevent_cse=False) if self.remat else Trunk.step
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        return scan(self, state, (frames, jnp.concatenate([none, flows])))[1]
+
+    def step(self, state: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Moves the state on to the next frame, [b, h, w, 3], along its flow."""
+        frame, flow = x
+        warped = jax.vmap(warp)(state, flow)
+        x = leaky_relu(self.conv(jnp.concatenate([frame.astype(self.dtype), warped], axis=-1)))
+        for block in self.block:
+            x = block(x)
+        return x, x
+
+
+class BasicVSR(nn.Module):
+    """The whole network, exactly as published; see the module's docstring.
+
+    Call with video, float [b, t, h, w, 3] RGB in [0, 1], of any size. Returns float32
+    [b, t, 4h, 4w, 3], not clipped.
+
+    `num_feat`: width; `num_block`: residual blocks of each trunk. `remat`: recompute each frame's
+    step in the backward pass instead of keeping its intermediate values. `dtype`: of the matrix
+    products; flow, positions and the final sum are float32 always.
+    """
+
+    num_feat: int = 64
+    num_block: int = 30
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+
+    scale = 4  # output size over input size
+    time_multiple = 1  # what the numbers of frames, lines and columns must be multiples of: any
+    size_multiple = 1
+    pad_multiple = 1
+    in_channels = 3
+
+    def setup(self):
+        conv = functools.partial(Conv, dtype=self.dtype)
+        self.spynet = SpyNet()
+        trunk = functools.partial(Trunk, self.num_feat, self.num_block, self.remat, self.dtype)
+        self.backward, self.forward = trunk(), trunk()
+        self.fusion = conv(self.num_feat, kernel=1)
+        self.upconv1, self.upconv2 = conv(4 * self.num_feat), conv(4 * self.num_feat)
+        self.conv_hr = conv(self.num_feat)
+        self.conv_last = conv(3)
+
+    def __call__(self, video: Array) -> Array:
+        if video.shape[-1] != 3:
+            raise UserError(f"the video has {video.shape[-1]} channels; BasicVSR takes 3 (RGB).")
+        frames = jnp.moveaxis(video.astype(jnp.float32), 1, 0)
+        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self.remat)
+        self.sow("intermediates", "flows_backward", to_next)
+        backward = self.backward(frames[::-1], to_next[::-1])[::-1]
+        forward = self.forward(frames, to_previous)
+        xs = (frames, backward, forward)
+        return jnp.moveaxis(map_scan(self, BasicVSR._upsample, xs, remat=self.remat), 0, 1)
+
+    def _upsample(self, x: tuple[Array, Array, Array]) -> Array:
+        """Makes one frame, [b, 4h, 4w, 3], of the input frame and both trunks' states."""
+        frame, backward, forward = x
+        x = leaky_relu(self.fusion(jnp.concatenate([backward, forward], axis=-1)))
+        for upconv in (self.upconv1, self.upconv2):
+            x = leaky_relu(pixel_shuffle(upconv(x)))
+        residual = self.conv_last(leaky_relu(self.conv_hr(x))).astype(jnp.float32)
+        h, w = frame.shape[1:3]
+        return residual + jax.vmap(lambda f: resize_bilinear(f, (4 * h, 4 * w)))(frame)
