@@ -1,4 +1,4 @@
-"""Attention windows: partition and its inverse, shift masks and relative positions by brute force."""
+"""Attention windows: partition, its inverse, shift masks, relative positions, by brute force."""
 
 import itertools
 

@@ -46,6 +46,7 @@ class WindowAttention(nn.Module):
         rows = (2 * t - 1) * (2 * y - 1) * (2 * x - 1)
         table = self.param("relative_position_bias", linear_init, (rows, self.heads))
         index = win.relative_position_index(self.window)[:tokens, :tokens]
+        table = jnp.asarray(table)  # a tracer cannot index a NumPy array
         return rearrange(table[index], "q k a -> a q k")
 
 
