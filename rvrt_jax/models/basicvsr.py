@@ -57,9 +57,9 @@ class Trunk(nn.Module):
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
         return scan(self, state, (frames, jnp.concatenate([none, flows])))[1]
 
-    def step(self, state: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(self, state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         """Moves the state on to the next frame, [b, h, w, 3], along its flow."""
-        frame, flow = x
+        frame, flow = inputs
         warped = jax.vmap(warp)(state, flow)
         x = leaky_relu(self.conv(jnp.concatenate([frame.astype(self.dtype), warped], axis=-1)))
         for block in self.block:
@@ -110,9 +110,9 @@ class BasicVSR(nn.Module):
         xs = (frames, backward, forward)
         return jnp.moveaxis(map_scan(self, BasicVSR._upsample, xs, remat=self.remat), 0, 1)
 
-    def _upsample(self, x: tuple[Array, Array, Array]) -> Array:
+    def _upsample(self, inputs: tuple[Array, Array, Array]) -> Array:
         """Makes one frame, [b, 4h, 4w, 3], of the input frame and both trunks' states."""
-        frame, backward, forward = x
+        frame, backward, forward = inputs
         x = leaky_relu(self.fusion(jnp.concatenate([backward, forward], axis=-1)))
         for upconv in (self.upconv1, self.upconv2):
             x = leaky_relu(pixel_shuffle(upconv(x)))

@@ -1,0 +1,178 @@
+"""Restores a bundled clip and shows what the models are worth: `python -m rvrt_jax.demo`.
+
+The clip, 12 real frames of 320x192, is made four times smaller, restored with the bundled small
+RVRT and, where its weights can be fetched, with BasicVSR, and compared with bicubic upscaling and
+with the original. Leaves restored.mp4, comparison.png and scores.json.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rvrt_jax import compare, inference, loading, metrics, scoring, weights
+from rvrt_jax.convert.files import replacing
+from rvrt_jax.data.clips import BUNDLED, load_folders
+from rvrt_jax.data.degrade import bicubic_down, imresize
+from rvrt_jax.data.frames import open_writer, to_uint
+from rvrt_jax.errors import UserError
+from rvrt_jax.evaluation import check_free
+
+SCALE = 4
+BASICVSR = "basicvsr_reds4"
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """One way to enlarge the clip. frames: uint8 [t, h, w, 3]; seconds: per frame."""
+
+    name: str
+    frames: np.ndarray
+    seconds: float | None
+    scores: dict[str, float]
+
+
+def run(
+    output: Path, *, clip: str, rvrt_weights: str, with_basicvsr: bool, overwrite: bool
+) -> dict:
+    """Restores one bundled clip, prints and writes the results; returns what scores.json holds.
+
+    Raises UserError for a clip that is not bundled, an `output` that is taken, or weights that
+    cannot be loaded; BasicVSR's may be missing, which is said.
+    """
+    if not overwrite:
+        check_free(str(output))
+    manifest = json.loads((BUNDLED / "manifest.json").read_text())
+    if clip not in manifest:
+        raise UserError(f"there is no clip {clip!r}; choose from {', '.join(manifest)}.")
+    truth = load_folders(BUNDLED)[clip]
+    low = bicubic_down(truth, SCALE)
+    frames, h, w, _ = low.shape
+    print(f"{clip}: {frames} frames of {w}x{h}, to be enlarged {SCALE} times")
+
+    enlarged = np.stack([imresize(frame, SCALE) for frame in low])
+    versions = [Version("bicubic", enlarged, None, _scores(enlarged, truth))]
+    left_out = {}
+    versions.append(_restored("RVRT, small", rvrt_weights, low, truth))
+    if with_basicvsr:
+        try:
+            weights.get(BASICVSR)
+        except (UserError, OSError) as error:
+            left_out["BasicVSR"] = " ".join(str(error).split())
+            print(f"BasicVSR is left out: {left_out['BasicVSR']}", file=sys.stderr)
+        else:
+            versions.append(_restored("BasicVSR", BASICVSR, low, truth))
+    print("\n".join(_table(versions)))
+
+    report = {
+        "clip": clip,
+        "versions": {v.name: v.scores | {"seconds_per_frame": v.seconds} for v in versions},
+        "left_out": left_out,
+    }
+    _write(output, versions, truth, manifest[clip]["fps"], report, overwrite=overwrite)
+    return report
+
+
+def _restored(name: str, path: str, low: np.ndarray, truth: np.ndarray) -> Version:
+    loaded = loading.load_described(path)
+    model, params = loaded.model, loaded.params
+    if model.scale != SCALE or model.in_channels != 3:
+        raise UserError(f"{path} holds no model for x{SCALE} super-resolution; give one.")
+    started = time.perf_counter()
+    inference.plan_tiles(model, params, low.shape[:3], tile=None)  # compiles
+    compiled = time.perf_counter()
+    restored = inference.restore(model, params, low)
+    seconds = round((time.perf_counter() - compiled) / len(low), 3)
+    print(
+        f"{name}: {loaded.source}, licence {loaded.license}; "
+        f"compiled in {compiled - started:.0f} s, then {seconds:.2f} s a frame"
+    )
+    frames = to_uint(restored, 8)
+    return Version(name, frames, seconds, _scores(frames, truth))
+
+
+def _scores(frames: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    pairs = zip(frames, truth, strict=True)
+    return scoring.mean([metrics.frame_scores(frame, true) for frame, true in pairs])
+
+
+def _table(versions: list[Version]) -> Iterator[str]:
+    """Yields the lines of the table of scores; gains are over the first version."""
+    titles = "".join(f"{title:>9}" for title in scoring.METRICS.values())
+    yield f"{'':12}{titles}{'gain':>10}{'s/frame':>9}"
+    for version in versions:
+        numbers = (f"{version.scores[m]:9.{2 if 'psnr' in m else 4}f}" for m in scoring.METRICS)
+        line = f"{version.name:12}" + "".join(numbers)
+        if version.seconds is not None:
+            gain = version.scores["psnr_rgb"] - versions[0].scores["psnr_rgb"]
+            line += f"{gain:+7.2f} dB{version.seconds:9.2f}"
+        yield line
+
+
+def _write(
+    folder: Path,
+    versions: list[Version],
+    truth: np.ndarray,
+    fps: str,
+    report: dict,
+    *,
+    overwrite: bool,
+) -> None:
+    video, picture, scores = (
+        folder / name for name in ("restored.mp4", "comparison.png", "scores.json")
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    rvrt = versions[1]
+    h, w = truth.shape[1:3]
+    with open_writer(video, fps=fps, height=h, width=w, overwrite=overwrite) as writer:
+        for frame in rvrt.frames:
+            writer.write(frame)
+    shown = len(truth) // 2
+    panels = [(f"{v.name}, {v.scores['psnr_rgb']:.2f} dB", v.frames[shown]) for v in versions]
+    compare.write(picture, compare.picture([*panels, ("ground truth", truth[shown])]))
+    with replacing(scores) as temporary:
+        Path(temporary).write_text(scoring.to_json(report))
+    print(f"the clip restored by {rvrt.name}: {video}")
+    print(f"all versions side by side: {picture}")
+    print(f"the scores: {scores}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rvrt_jax.demo",
+        description="Restore a bundled clip, compare with bicubic upscaling and ground truth.",
+    )
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder (default: demo)")
+    parser.add_argument("--clip", default="cup_hand", help="bundled clip (default: cup_hand)")
+    parser.add_argument(
+        "--weights", default="rvrt_tiny", help="file, run or name (default: rvrt_tiny)"
+    )
+    parser.add_argument(
+        "--no-basicvsr", action="store_true", help="neither fetch BasicVSR (70 MB) nor run it"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace results of an earlier run"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        run(
+            arguments.output,
+            clip=arguments.clip,
+            rvrt_weights=arguments.weights,
+            with_basicvsr=not arguments.no_basicvsr,
+            overwrite=arguments.overwrite,
+        )
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
