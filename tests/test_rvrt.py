@@ -256,16 +256,13 @@ def test_the_parameters_do_not_depend_on_the_clips_length(n):
     assert trees[0] == trees[1]
 
 
-def test_initial_parameters():
-    """Starting from a single clip: finite, different per branch, no sampling offsets yet."""
-    model = build("rvrt", **TINY)
-    params = jax.jit(model.init)(jax.random.key(0), video_of(2, 8, 8))["params"]
-    flat = {path: np.asarray(array) for path, array in keys.flatten(params).items()}
-    assert all(np.isfinite(array).all() for array in flat.values())
-    branches = [flat[f"{name}/align/q/kernel"] for name in rvrt.BRANCHES]
-    assert all(np.any(a != b) for a, b in zip(branches, branches[1:], strict=False))
-    for name in rvrt.BRANCHES:
-        assert not flat[f"{name}/align/offset_conv_5/kernel"].any()
+def test_initial_sampling_offsets_are_zero():
+    """The last convolution of each alignment starts at zero, so sampling starts at the flow."""
+    align = rvrt.GuidedDeformAttn(2, 4, 2, (3, 3), 10.0, 8, "streamed")
+    x, flows = jnp.ones((1, 2, 3, 4, 8)), jnp.full((1, 2, 2, 3, 4, 2), 0.3)
+    (_, refined), variables = align.init_with_output(jax.random.key(0), x, x, x, flows)
+    assert not variables["params"]["offset_conv_5"]["kernel"].any()
+    np.testing.assert_allclose(refined, flows, atol=1e-6)
 
 
 # Options
