@@ -19,7 +19,7 @@ from rvrt_jax.ops.deform_attn import ATTENTION
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Compare the plain and the streamed attention.")
     parser.add_argument("--channels", type=int, default=144, help="of the features; q has twice")
     parser.add_argument("--clip-size", type=int, default=2)
     parser.add_argument("--size", type=int, default=64, help="height and width")

@@ -26,7 +26,7 @@ from rvrt_jax.models import build
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Measure the whole network's forward pass.")
     parser.add_argument("--model", default="rvrt_sr")
     parser.add_argument("--fields", type=json.loads, default={}, help="JSON, over the model's own")
     parser.add_argument("--clips", nargs="+", default=["8x64x64", "4x128x128"], metavar="TxHxW")

@@ -14,7 +14,9 @@ import rvrt_forward
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Measure compile time and memory as the video grows."
+    )
     parser.add_argument("--model", default="rvrt_sr")
     parser.add_argument("--fields", type=json.loads, default={}, help="JSON, over the model's own")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 16, 32, 64])

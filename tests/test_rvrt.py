@@ -259,10 +259,13 @@ def test_the_parameters_do_not_depend_on_the_clips_length(n):
 def test_initial_sampling_offsets_are_zero():
     """The last convolution of each alignment starts at zero, so sampling starts at the flow."""
     align = rvrt.GuidedDeformAttn(2, 4, 2, (3, 3), 10.0, 8, "streamed")
-    x, flows = jnp.ones((1, 2, 3, 4, 8)), jnp.full((1, 2, 2, 3, 4, 2), 0.3)
-    (_, refined), variables = align.init_with_output(jax.random.key(0), x, x, x, flows)
-    assert not variables["params"]["offset_conv_5"]["kernel"].any()
-    np.testing.assert_allclose(refined, flows, atol=1e-6)
+    x, flows = jnp.ones((1, 2, 3, 4, 8)), jnp.zeros((1, 2, 2, 3, 4, 2))
+
+    @jax.jit  # the rest of the parameters' random numbers would take long to compile
+    def last_layer():
+        return align.init(jax.random.key(0), x, x, x, flows)["params"]["offset_conv_5"]
+
+    assert not any(np.any(array) for array in last_layer().values())
 
 
 # Options
