@@ -32,13 +32,14 @@ def get_config() -> ConfigDict:
     )
     config.model = common.model(
         "rvrt",
-        embed_dims=(36, 36, 36),
+        embed_dims=(32, 32, 32),
         num_blocks=(1, 1, 1),
         depths=(2, 2, 2),
         num_heads=(4, 4, 4),
         deformable_groups=4,
         attention_heads=4,
-        num_feat=32,
+        num_feat=24,
+        offset_feat=24,
     )
     config.data = common.data(root="data/real", num_frames=6, gt_size=128, scale=4)
     return config
