@@ -287,7 +287,7 @@ def differentiate(model, params, video):
     @functools.partial(jax.value_and_grad, has_aux=True)
     def objective(params):
         output, state = model.apply({"params": params}, video, mutable="intermediates")
-        return charbonnier(output, 0.5), (output, state["intermediates"])
+        return charbonnier(output, jnp.full_like(output, 0.5)), (output, state["intermediates"])
 
     (loss, (output, intermediates)), gradient = objective(params)
     return loss, output, intermediates, gradient
