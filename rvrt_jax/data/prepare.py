@@ -162,7 +162,7 @@ def decode_photo(content: bytes) -> np.ndarray:
 def decode_video(content: bytes, *, shrink: int = 1) -> np.ndarray:
     """Decodes a video file to [t, h, w, 3] uint8 RGB, box-filtered by an integer factor."""
     frames = []
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(io.BytesIO(content), mode="r") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):

@@ -10,7 +10,7 @@ into g groups that move together, so keys and values are sampled at different pl
 
 import functools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def deform_attn_streamed(
     unit = math.gcd(c // (groups // 2), head)  # channels that share both their group and their head
     q = rearrange(q * head**-0.5, "i h w (g m u) -> i g (h w) m u", g=groups // 2, u=unit)
     offsets = rearrange(offsets, "i h w s g k y -> s k i g (h w) y")
-    attended = _attend(q, rows, offsets, _Spec(h, w, window, heads))
+    attended = cast(Array, _attend(q, rows, offsets, _Spec(h, w, window, heads)))
     return rearrange(attended, "i g (h w) m u -> i h w (g m u)", h=h)
 
 

@@ -9,11 +9,12 @@ from einops import rearrange
 from jax import Array
 
 Size3 = tuple[int, int, int]
+Sizes = tuple[int, ...]  # three of them: what slices of a shape are to a type checker
 
 MASKED = -100.0  # what the published networks add between tokens of different regions
 
 
-def fit_window(size: Size3, window: Size3, *, shifted: bool) -> tuple[Size3, Size3]:
+def fit_window(size: Sizes, window: Sizes, *, shifted: bool) -> tuple[Sizes, Sizes]:
     """Returns the window and shift for features of `size`.
 
     In a dimension no larger than the window, the window shrinks to it and the shift is 0.
@@ -23,13 +24,13 @@ def fit_window(size: Size3, window: Size3, *, shifted: bool) -> tuple[Size3, Siz
     return fitted, shift
 
 
-def partition(x: Array, window: Size3) -> Array:
+def partition(x: Array, window: Sizes) -> Array:
     """Cuts [b, t, h, w, c], each size a multiple of the window, into [b, windows, tokens, c]."""
     i, j, k = window
     return rearrange(x, "b (t i) (h j) (w k) c -> b (t h w) (i j k) c", i=i, j=j, k=k)
 
 
-def merge(windows: Array, window: Size3, size: Size3) -> Array:
+def merge(windows: Array, window: Sizes, size: Sizes) -> Array:
     """Inverts `partition`: [b, windows, tokens, c] -> [b, *size, c]."""
     i, j, k = window
     t, h, w = (s // n for s, n in zip(size, window, strict=True))
@@ -37,7 +38,7 @@ def merge(windows: Array, window: Size3, size: Size3) -> Array:
     return rearrange(windows, pattern, t=t, h=h, w=w, i=i, j=j, k=k)
 
 
-def shift_mask(size: Size3, window: Size3, shift: Size3) -> Array:
+def shift_mask(size: Sizes, window: Sizes, shift: Sizes) -> Array:
     """Returns what to add to the logits of rolled features, float32 [windows, tokens, tokens].
 
     Along a shifted axis of the rolled grid, [0, s-w), [s-w, s-shift) and [s-shift, s) come from
