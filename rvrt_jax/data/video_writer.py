@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 class Codec:
     """What an encoder can do. formats: pixel format by bits (8, 16), for even sizes; odd_formats:
     for an odd height or width, where those differ. keeps_shape: writes the pixels' shape itself, so
-    that it survives in containers where PyAV cannot set it (all but MP4 and MOV).
+    that it survives in containers where PyAV cannot set it (all but MP4 and MOV). min_width: below
+    it the encoder is not safe.
     """
 
     suffixes: tuple[str, ...]
@@ -46,6 +47,7 @@ class Codec:
     options: dict[str, str]
     max_crf: int | None
     keeps_shape: bool
+    min_width: int = 1
 
 
 # 4:2:0 halves height and width, and x264 and x265 refuse odd ones: those become 4:4:4.
@@ -60,7 +62,8 @@ CODECS = {
     "libx264": Codec(
         (".mp4", ".mkv", ".mov", ".avi"), _YUV420, _YUV444, {"preset": "medium"}, 51, True
     ),
-    "libx265": Codec((".mp4", ".mkv", ".mov"), _YUV420, _YUV444, _X265_OPTIONS, 51, True),
+    # Between 33 and 48 pixels of width x265 4.2 writes past its buffers and takes the process down.
+    "libx265": Codec((".mp4", ".mkv", ".mov"), _YUV420, _YUV444, _X265_OPTIONS, 51, True, 64),
     "libvpx-vp9": Codec(
         (".webm", ".mkv", ".mp4"), {8: "yuv420p"}, {8: "yuv420p"}, _VP9_OPTIONS, 63, False
     ),
@@ -134,6 +137,11 @@ class VideoWriter:
             raise UserError(
                 f"{source.path} has a variable frame rate, which AVI cannot hold. "
                 "Write .mkv or .mp4."
+            )
+        if width < CODECS[codec].min_width:
+            raise UserError(
+                f"the frames are {width} pixels wide; {codec} writes {CODECS[codec].min_width} and "
+                "more. Use libx264, or libsvtav1 for more than 8 bits."
             )
         self.count = 0
         self.dropped: list[str] = []
