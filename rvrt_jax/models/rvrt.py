@@ -108,21 +108,30 @@ class Branch(nn.Module):
         far. flows: [k - 1, b, i, s, h, w, 2], the guidance of the clips after the first. Returns
         the hidden states [k, b, n, h, w, c] and the refined flows, shaped as `flows`.
         """
-        hidden = self.refine(earlier[0], jnp.zeros_like(earlier[0, ..., -1, :]))
-        if earlier.shape[0] == 1:
-            if self.is_initializing():  # the parameters must not depend on the clip's length
-                self.step(hidden, (earlier[0], earlier[0, ..., -1, :], self._no_flows(hidden)))
-            return hidden[None], flows
+        previous = jnp.concatenate([earlier[:1], earlier[:-1]])[..., -1, :]
+        flows = jnp.pad(flows, [(1, 0)] + [(0, 0)] * (flows.ndim - 1))
         step = nn.remat(Branch.step, prevent_cse=False) if self.remat else Branch.step
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-        xs = (earlier[1:], earlier[:-1, ..., -1, :], flows)
-        _, (rest, refined) = scan(self, hidden, xs)
-        return jnp.concatenate([hidden[None], rest]), refined
+        start = jnp.zeros_like(previous[0])
+        xs = jnp.arange(earlier.shape[0]) == 0, earlier, previous, flows
+        _, (hidden, refined) = scan(self, start, xs)
+        return hidden, refined[1:]
 
-    def step(self, hidden: Array, x: tuple[Array, Array, Array]):
-        """Aligns the hidden state to the next clip and refines it."""
-        earlier, previous, flows = x
-        aligned, refined = self.align(earlier[..., -1, :], previous, hidden, flows)
+    def step(self, hidden: Array, x: tuple[Array, Array, Array, Array]):
+        """Aligns the hidden state to the next clip and refines it; the first clip has nothing to
+        align."""
+        is_first, earlier, previous, flows = x
+
+        def align(branch: "Branch") -> tuple[Array, Array]:
+            return branch.align(earlier[..., -1, :], previous, hidden, flows)
+
+        def nothing(branch: "Branch") -> tuple[Array, Array]:
+            return jnp.zeros_like(hidden), jnp.zeros_like(flows)
+
+        if self.is_initializing():
+            align(self)  # parameters cannot be made in one branch of a condition alone
+        # One program for all clips, not another for the first, halves the memory of short videos.
+        aligned, refined = nn.cond(is_first, nothing, align, self)
         hidden = self.refine(earlier, aligned)
         return hidden, (hidden, refined)
 
@@ -130,10 +139,6 @@ class Branch(nn.Module):
         """`aligned + backbone(everything known about the clip)`."""
         known = rearrange(earlier, "b n h w j c -> b n h w (j c)")
         return aligned + self.backbone(jnp.concatenate([known, aligned], axis=-1))
-
-    def _no_flows(self, hidden: Array) -> Array:
-        b, n, h, w, _ = hidden.shape
-        return jnp.zeros((b, n, n, h, w, 2), jnp.float32)
 
 
 class Upsampler(nn.Module):

@@ -53,12 +53,16 @@ def _default_gradients(x: Array, kernel: Array, d_out: Array) -> tuple[Array, Ar
 
 
 def _cpu_gradients(x: Array, kernel: Array, d_out: Array) -> tuple[Array, Array]:
-    size, _, h, w = kernel.shape[0], *x.shape[:3]
+    size = kernel.shape[0]
     # The barrier keeps XLA from folding the flip into a form of convolution it is slow at.
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    d_x = _convolve(d_out, flipped)
     pad = size // 2
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    taps = [padded[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
-    d_kernel = jnp.stack([jnp.einsum("bhwi,bhwo->io", tap, d_out) for tap in taps])
-    return d_x, d_kernel.reshape(kernel.shape)
+
+    def tap(i: Array) -> Array:
+        seen = jax.lax.dynamic_slice(padded, (0, i // size, i % size, 0), x.shape)
+        return jnp.einsum("bhwi,bhwo->io", seen, d_out)
+
+    # A loop, because 49 products side by side for each 7x7 kernel would take minutes to compile.
+    d_kernel = jax.lax.map(tap, jnp.arange(size * size))
+    return _convolve(d_out, flipped), d_kernel.reshape(kernel.shape)
