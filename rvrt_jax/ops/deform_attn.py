@@ -171,18 +171,26 @@ def _per_head(x: Array, heads: int) -> Array:
 
 
 def _keys_values(rows: Array, place: Array, shape: tuple[int, ...], spec: _Spec):
-    """Samples rows [n, g, ., r] at [n, g, p, 2]: keys and values, each of `shape` like q."""
-    index, _, fy, fx = corners(place, spec.height, spec.width)
+    """Samples rows [n, g, ., r] at [n, g, p, 2]: keys and values, each of `shape` like q.
 
-    def sample(rows: Array, index: Array, fy: Array, fx: Array) -> Array:
+    The first half of the groups are keys. They are fetched apart from the values, so that each
+    fetch has one reader, with which XLA fuses it: nothing of it is ever written to memory. (A sum
+    that follows a product directly goes to a library on CPUs, and a fetch does not; the `where`,
+    which changes no value, comes between. On 2 cores both together made it 2.6 times as fast.)
+    """
+    arrays = rows, *corners(place, spec.height, spec.width)
+
+    def sample(rows: Array, index: Array, inside: Array, fy: Array, fx: Array) -> Array:
         fy, fx = fy[:, None].astype(rows.dtype), fx[:, None].astype(rows.dtype)
         top_left, top_right, low_left, low_right = _neighbours(rows, index, spec.width)
         top = (1 - fx) * top_left + fx * top_right
-        return (1 - fy) * top + fy * ((1 - fx) * low_left + fx * low_right)
+        value = (1 - fy) * top + fy * ((1 - fx) * low_left + fx * low_right)
+        return jnp.where(inside[:, None], value, 0)
 
-    # The barrier keeps the fetch from being repeated inside everything that reads its result.
-    sampled = jax.lax.optimization_barrier(jax.vmap(jax.vmap(sample))(rows, index, fy, fx))
-    keys, values = jnp.split(sampled, 2, axis=1)
+    fetch = jax.vmap(jax.vmap(sample))
+    half = rows.shape[1] // 2
+    keys = fetch(*(x[:, :half] for x in arrays))
+    values = fetch(*(x[:, half:] for x in arrays))
     return keys.reshape(shape), values.reshape(shape)
 
 
