@@ -65,7 +65,7 @@ def inputs(args: argparse.Namespace) -> tuple[jax.Array, jax.Array, jax.Array]:
     q = rng.standard_normal((*frame, 2 * args.channels), np.float32)
     kv = rng.standard_normal((*frame, 4 * args.channels), np.float32)
     offsets = rng.uniform(-5, 5, (*frame, n, args.groups, args.window**2, 2)).astype(np.float32)
-    return jnp.asarray(q), jnp.asarray(kv), jnp.asarray(offsets)
+    return jnp.asarray(q[None]), jnp.asarray(kv[None]), jnp.asarray(offsets[None])
 
 
 def bytes_read(args: argparse.Namespace) -> int:
@@ -79,6 +79,7 @@ def bytes_read(args: argparse.Namespace) -> int:
 def measure_one(name: str, arrays: tuple[jax.Array, ...], args: argparse.Namespace) -> list[dict]:
     """Returns one row for the values alone and one for values and gradients."""
     attend = functools.partial(ATTENTION[name], heads=args.heads, window=(args.window, args.window))
+    attend = jax.vmap(attend)  # over a batch of one clip, as in the network
 
     def both(q, kv, offsets):
         out, pull = jax.vjp(attend, q, kv, offsets)
