@@ -3,6 +3,9 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs here run once or twice: compiling them takes longest, and a third less without LLVM's
+# optimisation. `XLA_FLAGS= pytest` tests the programs that users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 from absl import flags

@@ -59,13 +59,15 @@ def video_of(t, h, w, *, batch=1, channels=3, seed=0):
 
 def run(model, params, video):
     """Returns (output, intermediates) of one compiled call."""
-
-    @jax.jit
-    def call(params, video):
-        return model.apply({"params": params}, video, mutable="intermediates")
-
-    output, state = call(params, video)
+    output, state = _compiled(model)(params, video)
     return output, state["intermediates"]
+
+
+@functools.cache
+def _compiled(model):
+    return jax.jit(
+        lambda params, video: model.apply({"params": params}, video, mutable=["intermediates"])
+    )
 
 
 # The golden numbers
@@ -220,7 +222,7 @@ def test_every_frame_depends_on_every_frame():
     outputs = np.asarray(run(model, params, videos)[0])
     changes = np.abs(outputs[1:] - outputs[:1]).max((2, 3, 4))
     assert changes.min() > 1e-3, changes
-    alone = jax.jit(model.apply)({"params": params}, np.repeat(videos[2:3], 4, axis=0))
+    alone = run(model, params, np.repeat(videos[2:3], 4, axis=0))[0]
     close(alone, np.repeat(outputs[2:3], 4, axis=0))
 
 
@@ -246,7 +248,7 @@ def test_one_clip_never_touches_the_alignment(t, n):
     np.testing.assert_array_equal(objective(keys.nest(other))[0][1], output)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 3])
 def test_the_parameters_do_not_depend_on_the_clips_length(n):
     model = build("rvrt", **(TINY | {"clip_size": n}))
     trees = [
