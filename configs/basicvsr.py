@@ -5,6 +5,7 @@ Beyond", CVPR 2021, arXiv 2012.02181.
 Weights: python -m rvrt_jax.weights get basicvsr_reds4 (or basicvsr_vimeo_bi, basicvsr_vimeo_bd);
 the name then stands for the file.
 Data: REDS, 266 of its 270 clips: 000, 011, 015 and 020 are the test set REDS4 and are left out.
+Prepare them with python -m rvrt_jax.data.prepare reds --source DIR, and reds4 from the same DIR.
 Hardware: published with a batch of 8; fewer devices with --config.accumulate.
 Expected result: REDS4, RGB: PSNR 31.42, SSIM 0.8909 (paper, table 1; bicubic 26.14, 0.7292).
 Restore: python eval.py --config configs/basicvsr.py --weights FILE --input DIR --output DIR
@@ -20,7 +21,6 @@ def get_config() -> ConfigDict:
     config = common.training()
     config.update(
         {
-            "dataset": "reds",
             "steps": 300_000,
             "lr": 2e-4,
             "flow_freeze_steps": 5_000,
@@ -28,7 +28,5 @@ def get_config() -> ConfigDict:
         }
     )
     config.model = common.model("basicvsr")
-    config.data = common.as_published(
-        "data/REDS", num_frames=15, exclude=("000", "011", "015", "020")
-    )
+    config.data = common.as_published("reds", num_frames=15, validation_dataset="reds4")
     return config

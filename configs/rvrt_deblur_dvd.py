@@ -2,7 +2,11 @@
 
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022, arXiv 2206.02146.
-Data: DVD, 61 pairs of blurred and sharp clips.
+Data: DVD, 61 pairs of blurred and sharp clips, 16 frames of 256x256. Prepare them with
+python -m rvrt_jax.data.prepare dvd --source DIR, and dvd10 from the same DIR for validation.
+Traps of the public training code, mended here: its preparation writes other names than its options
+read, and expects all 71 clips, test clips included; every epoch has the same order; at step 30 000
+it stops and must be started again; its last step is taken at the peak learning rate.
 Hardware: published with 8 GPUs, one clip each; fewer with --config.accumulate, at the same batch.
 Expected result: DVD's 10 test clips, RGB: PSNR 34.30, SSIM 0.9655 (paper, table 7).
 Restore: python eval.py --config configs/rvrt_deblur_dvd.py --weights FILE --input DIR --output DIR
@@ -16,7 +20,12 @@ from configs import common
 
 def get_config() -> ConfigDict:
     config = common.training()
-    config.dataset = "dvd"
     config.model = common.model("rvrt_deblur")
-    config.data = common.as_published("data/DVD", num_frames=16, scale=1)
+    config.data = common.as_published(
+        "dvd",
+        num_frames=16,
+        scale=1,
+        degradation="given",
+        validation_dataset="dvd10",
+    )
     return config

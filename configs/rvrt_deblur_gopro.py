@@ -2,7 +2,11 @@
 
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022, arXiv 2206.02146.
-Data: GoPro, 22 pairs of blurred and sharp clips (the blur without gamma).
+Data: GoPro, 22 pairs of blurred (without gamma) and sharp clips, 16 frames of 256x256. Prepare them
+with python -m rvrt_jax.data.prepare gopro --source DIR, and gopro11 from the same DIR.
+Traps of the public training code, mended here: its preparation writes other names than its options
+read; every epoch has the same order; at step 30 000 it stops and must be started again; its last
+step is taken at the peak learning rate.
 Hardware: published with 8 GPUs, one clip each; fewer with --config.accumulate, at the same batch.
 Expected result: GoPro's 11 test clips, RGB: PSNR 34.92, SSIM 0.9738 (paper, table 8).
 Restore: python eval.py --config configs/rvrt_deblur_gopro.py --weights FILE
@@ -17,7 +21,12 @@ from configs import common
 
 def get_config() -> ConfigDict:
     config = common.training()
-    config.dataset = "gopro"
     config.model = common.model("rvrt_deblur")
-    config.data = common.as_published("data/GoPro", num_frames=16, scale=1)
+    config.data = common.as_published(
+        "gopro",
+        num_frames=16,
+        scale=1,
+        degradation="given",
+        validation_dataset="gopro11",
+    )
     return config

@@ -2,8 +2,12 @@
 
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022, arXiv 2206.02146.
-Data: REDS, 266 of its 270 clips: 000, 011, 015 and 020 are the test set REDS4 and are left out (the
-public training code leaves them in).
+Data: REDS, 30 frames of 256x256 (LR 64x64), LR made during training. Prepare it with
+python -m rvrt_jax.data.prepare reds --source DIR, and reds4 from the same DIR for validation.
+Traps of the public training code, mended here: it trains on the test clips REDS4 (000, 011, 015,
+020; the options' name for the set keeps them in), so 266 of the 270 clips are used; every epoch has
+the same order; at step 30 000 it stops and must be started again; its last step is taken at the
+peak learning rate, where this schedule stays at its floor.
 Hardware: published with 8 GPUs, one clip each; fewer with --config.accumulate, at the same batch.
 Expected result: REDS4, RGB: PSNR 32.75, SSIM 0.9113 (paper, table 5; bicubic 26.14, 0.7292).
 Restore: python eval.py --config configs/rvrt_sr.py --weights FILE --input DIR --output DIR
@@ -17,9 +21,6 @@ from configs import common
 
 def get_config() -> ConfigDict:
     config = common.training()
-    config.dataset = "reds"
     config.model = common.model("rvrt_sr", remat=True)
-    config.data = common.as_published(
-        "data/REDS", num_frames=30, exclude=("000", "011", "015", "020")
-    )
+    config.data = common.as_published("reds", num_frames=30, validation_dataset="reds4")
     return config

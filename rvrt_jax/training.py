@@ -17,7 +17,8 @@ import optax
 
 from rvrt_jax import checkpoint, loading, models, optim, parallel, state, step, validation
 from rvrt_jax.checkpoint import Checkpoints
-from rvrt_jax.data import pipeline, published
+from rvrt_jax.data import pipeline
+from rvrt_jax.data.options import Options
 from rvrt_jax.errors import UserError
 from rvrt_jax.logs import Logs, Meter
 from rvrt_jax.state import Params, TrainState
@@ -36,6 +37,7 @@ def run(config: Config, workdir: str | Path) -> None:
     name, fields = _name_and_fields(config)
     model = models.build(name, **fields)
     changes = checkpoint.config_changes(workdir, config.to_dict())
+    _check_input(config, model)
     dataset = pipeline.train(
         config.data.to_dict(),
         seed=config.seed,
@@ -192,12 +194,29 @@ def _check(config: Config) -> None:
             "0 <= lr_floor <= lr is needed."
         )
     parallel.check_batch(config.batch_size, accumulate=config.accumulate)
-    if config.dataset in published.DATASETS:
-        scale = config.data.scale
-        raise UserError(published.instructions(config.dataset, config.data.root, scale=scale))
-    if config.dataset != "real":
-        known = ["real", *published.DATASETS]
-        raise UserError(f"config.dataset={config.dataset!r}; it must be one of {known}.")
+
+
+def _check_input(config: Config, model: Any) -> None:
+    """Raises UserError if the samples that `config.data` describes do not fit the network."""
+    options = Options.read(config.data.to_dict())
+    size = options.gt_size // options.scale
+    if options.scale != model.scale:
+        raise UserError(f"config.data.scale={options.scale}, but the network's is {model.scale}.")
+    if options.channels != model.in_channels:
+        raise UserError(
+            f"config.data.degradation={options.degradation} gives {options.channels} channels; "
+            f"the network takes {model.in_channels} (noise levels are the fourth)."
+        )
+    if options.sample_frames % model.time_multiple:
+        raise UserError(
+            f"config.data.num_frames={options.num_frames} gives samples of "
+            f"{options.sample_frames} frames; the network takes multiples of {model.time_multiple}."
+        )
+    if size % model.size_multiple:
+        raise UserError(
+            f"config.data.gt_size={options.gt_size} gives LQ of {size}x{size}; the network takes "
+            f"multiples of {model.size_multiple}."
+        )
 
 
 def _name_and_fields(config: Config) -> tuple[str, dict[str, Any]]:

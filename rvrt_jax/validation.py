@@ -10,7 +10,7 @@ from rvrt_jax.data import degrade
 from rvrt_jax.state import Params
 from rvrt_jax.step import Apply
 
-Clip = dict[str, Any]  # name, and lq and gt, uint8 [t, h, w, 3]
+Clip = dict[str, Any]  # name, lq and gt, as `pipeline.validation` returns them
 Scores = dict[str, dict[str, float]]  # of each clip, averaged over its frames
 
 
@@ -22,17 +22,20 @@ def score(
     for clip in clips:
         if stop():
             return None
-        video = clip["lq"][None].astype(np.float32) / 255
-        output = np.clip(np.asarray(predict(weights, video)[0]), 0, 1)
+        output = np.clip(np.asarray(predict(weights, _to_float(clip["lq"])[None])[0]), 0, 1)
         scores[clip["name"]] = _score(np.round(output * 255).astype(np.uint8), clip["gt"])
     return scores
 
 
 def bicubic(clips: list[Clip], *, scale: int) -> Scores:
-    """Scores MATLAB-style bicubic upscaling: what training has to beat."""
+    """Scores what training has to beat: MATLAB-style bicubic upscaling, at scale 1 the input."""
     scores = {}
     for clip in clips:
-        enlarged = clip["lq"] if scale == 1 else degrade.imresize(clip["lq"], scale)
+        lq = clip["lq"]
+        if scale > 1:
+            enlarged = degrade.imresize(lq, scale)
+        else:
+            enlarged = np.rint(_to_float(lq[..., :3]).clip(0, 1) * 255).astype(np.uint8)
         scores[clip["name"]] = _score(enlarged, clip["gt"])
     return scores
 
@@ -40,6 +43,11 @@ def bicubic(clips: list[Clip], *, scale: int) -> Scores:
 def mean(scores: Scores) -> dict[str, float]:
     """Averages over clips."""
     return _average(list(scores.values()))
+
+
+def _to_float(lq: np.ndarray) -> np.ndarray:
+    """Returns frames in [0, 1]; noisy ones are so already, but for their noise."""
+    return lq.astype(np.float32) / 255 if lq.dtype == np.uint8 else lq
 
 
 def _score(prediction: np.ndarray, gt: np.ndarray) -> dict[str, float]:

@@ -92,7 +92,6 @@ def config(**changes) -> Any:  # a ConfigDict
     """Returns the config of a run of 12 steps in which SpyNet thaws and everything is saved."""
     values = {
         "seed": 0,
-        "dataset": "real",
         "init_from": None,
         "batch_size": 4,
         "accumulate": 1,

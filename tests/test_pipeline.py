@@ -10,6 +10,8 @@ import pytest
 from rvrt_jax.data import clips, motion, pipeline
 from rvrt_jax.data.augment import augment
 from rvrt_jax.data.degrade import bicubic_down, blur_down
+from rvrt_jax.data.options import Options
+from rvrt_jax.data.sampler import Sampler
 from rvrt_jax.errors import UserError
 
 SMALL = {"num_frames": 3, "gt_size": 32, "max_zoom": 1.5}
@@ -77,9 +79,9 @@ def test_batches_have_their_shape_type_and_range(root, degradation):
 @pytest.mark.parametrize("degrade", [bicubic_down, blur_down])
 def test_the_lr_of_a_crop_is_the_crop_of_the_whole_lr(root, degrade):
     name = {bicubic_down: "bicubic", blur_down: "blur_down"}[degrade]
-    options = pipeline.Options.read({**SMALL, "root": root, "degradation": name, "tries": 1})
-    sampler = pipeline.Sampler(options, seed=0)
-    street = sampler.videos[0].array()[:3, :64, :88]
+    options = Options.read({**SMALL, "root": root, "degradation": name, "tries": 1})
+    sampler = Sampler(options, seed=0)
+    street = sampler.videos[0].gt.read(0, 3)[:, :64, :88]
     whole = degrade(street)
     corners = set()
     for seed in range(60):
@@ -99,13 +101,13 @@ def test_the_lr_of_a_crop_is_the_crop_of_the_whole_lr(root, degrade):
 
 def test_samples_depend_on_seed_and_index_alone(root):
     config = {**SMALL, "root": root}
-    options = pipeline.Options.read(config)
-    first, again = pipeline.Sampler(options, seed=1), pipeline.Sampler(options, seed=1)
+    options = Options.read(config)
+    first, again = Sampler(options, seed=1), Sampler(options, seed=1)
     order = [7, 0, 3]
     drawn = {index: first.map(index) for index in order}
     assert all(same(again.map(index), drawn[index]) for index in sorted(order))
     assert not same(drawn[0], drawn[3])
-    assert not same(pipeline.Sampler(options, seed=2).map(0), drawn[0])
+    assert not same(Sampler(options, seed=2).map(0), drawn[0])
 
 
 def test_shards_divide_the_samples(root):
@@ -138,7 +140,7 @@ def test_workers_give_the_batches_of_threads(root):
 
 
 def test_sampler_is_a_small_pickle(root):
-    sampler = pipeline.Sampler(pipeline.Options.read({**SMALL, "root": root}), seed=0)
+    sampler = Sampler(Options.read({**SMALL, "root": root}), seed=0)
     content = pickle.dumps(sampler)
     assert len(content) < 5000  # paths and not pixels
     assert same(pickle.loads(content).map(5), sampler.map(5))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rvrt_jax.data import archives, clips, prepare, sources
+from rvrt_jax.data import archives, clips, prepare, real, sources
 from rvrt_jax.data.sources import Package, Photo, Video
 from rvrt_jax.errors import UserError
 
@@ -76,10 +76,10 @@ def packages(tmp_path, monkeypatch):
         "sea": Package("npm", "sea@2.0", "sea-*.tgz", "MIT"),
         "views": Package("apt", "views", "views_*.deb", "CC-BY-4.0"),
     }
-    monkeypatch.setattr(prepare, "PACKAGES", table)
-    monkeypatch.setattr(prepare, "VIDEOS", (walk, sea))
+    monkeypatch.setattr(real, "PACKAGES", table)
+    monkeypatch.setattr(real, "VIDEOS", (walk, sea))
     photo = Photo("a", "views", "usr/a.png", picture, credit="A. Author")
-    monkeypatch.setattr(prepare, "PHOTOS", (photo,))
+    monkeypatch.setattr(real, "PHOTOS", (photo,))
     return folder
 
 
@@ -109,7 +109,7 @@ def fails(arguments, capsys):
 
 
 def test_what_cannot_be_fetched_is_told_at_once(packages, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(prepare.shutil, "which", lambda program: None)
+    monkeypatch.setattr(real.shutil, "which", lambda program: None)
     for file in [*packages.glob("*.whl"), *packages.glob("*.deb")]:
         file.unlink()
     output = tmp_path / "real"
@@ -123,7 +123,7 @@ def test_what_cannot_be_fetched_is_told_at_once(packages, tmp_path, capsys, monk
 def test_a_failed_download_leaves_nothing(packages, tmp_path, capsys, monkeypatch):
     (packages / "sea-2.0.tgz").unlink()
     script = "echo half > sea-2.0.tgz; echo no route to host >&2; exit 7; true"
-    monkeypatch.setitem(prepare.COMMANDS, "npm", ["sh", "-c", script])
+    monkeypatch.setitem(real.COMMANDS, "npm", ["sh", "-c", script])
     message = fails(["--output", tmp_path / "real", "--source", packages], capsys)
     assert "sea: no route to host" in message
     assert len(list(packages.iterdir())) == 2
@@ -131,14 +131,14 @@ def test_a_failed_download_leaves_nothing(packages, tmp_path, capsys, monkeypatc
 
 def test_a_download_serves(packages, tmp_path, monkeypatch):
     elsewhere = (packages / "sea-2.0.tgz").rename(tmp_path / "sea-2.0.tgz")
-    monkeypatch.setitem(prepare.COMMANDS, "npm", ["sh", "-c", f"cp {elsewhere} ."])
-    prepare.real(tmp_path / "real", source=packages)
+    monkeypatch.setitem(real.COMMANDS, "npm", ["sh", "-c", f"cp {elsewhere} ."])
+    real.real(tmp_path / "real", source=packages)
     assert (packages / "sea-2.0.tgz").exists()
 
 
 def test_packages_can_be_left_out(packages, tmp_path, capsys):
     (packages / "sea-2.0.tgz").unlink()
-    prepare.real(tmp_path / "real", source=packages, skip=["sea"])
+    real.real(tmp_path / "real", source=packages, skip=["sea"])
     videos, _ = clips.load_prepared(tmp_path / "real")
     assert [clip.name for clip in videos] == ["walk"]
     assert "no package ['see']" in fails(["--skip", "see"], capsys)
@@ -153,10 +153,10 @@ def test_packages_can_be_left_out(packages, tmp_path, capsys):
     ],
 )
 def test_another_file_than_expected_is_refused(packages, tmp_path, monkeypatch, change, message):
-    walk = dataclasses.replace(prepare.VIDEOS[0], **change)
-    monkeypatch.setattr(prepare, "VIDEOS", (walk, prepare.VIDEOS[1]))
+    walk = dataclasses.replace(real.VIDEOS[0], **change)
+    monkeypatch.setattr(real, "VIDEOS", (walk, real.VIDEOS[1]))
     with pytest.raises(UserError, match=message):
-        prepare.real(tmp_path / "real", source=packages)
+        real.real(tmp_path / "real", source=packages)
     with pytest.raises(UserError, match="no manifest"):
         clips.load_prepared(tmp_path / "real")
 
@@ -184,16 +184,16 @@ def test_untagged_video_gets_the_matrix_of_its_size(height, matrix):
         untagged = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         container.mux(stream.encode(untagged))
         container.mux(stream.encode(None))
-    decoded = prepare.decode_video(file.getvalue())
+    decoded = real.decode_video(file.getvalue())
     # 8-bit YUV is off by up to 2 levels; the wrong matrix by 20.
     assert np.abs(decoded.astype(int) - colour).max() <= 3
 
 
 def test_large_photos_are_shrunk():
     photo = np.zeros((1000, 3000, 3), np.uint8)
-    assert prepare.decode_photo(png(photo)).shape == (667, 2000, 3)
+    assert real.decode_photo(png(photo)).shape == (667, 2000, 3)
     with pytest.raises(UserError, match="decoded"):
-        prepare.decode_photo(b"no picture")
+        real.decode_photo(b"no picture")
 
 
 def test_nothing_reserved_is_trained_on():

@@ -34,7 +34,24 @@ def _recipe(name: str, monkeypatch):
         ),
         (
             ["rvrt_sr"],
-            ["REDS", "https://", "train_sharp.zip", "data/REDS: train_sharp/000/00000000.png"],
+            [
+                "data/reds holds no prepared REDS",
+                "https://",
+                "train_sharp.zip",
+                "train_sharp/<clip>/<frame>",
+                "python -m rvrt_jax.data.prepare reds --source downloads/reds --output data",
+                "train: 266 clips with 26600 frames, without 000, 011, 015, 020",
+            ],
+        ),
+        (["rvrt_finetune"], ["data/own does not exist"]),
+        (["rvrt_finetune:deblur"], ["name the degraded frames in lq_root"]),
+        (
+            ["rvrt_tiny", "--config.data.num_frames=7"],
+            ["config.data.num_frames=7 gives samples of 7 frames", "multiples of 2"],
+        ),
+        (
+            ["rvrt_tiny", "--config.data.scale=1", "--config.data.degradation=noise"],
+            ["config.data.scale=1, but the network's is 4"],
         ),
         (["rvrt_tony"], ["rvrt_tony.py", "No such file"]),
     ],
@@ -42,7 +59,9 @@ def _recipe(name: str, monkeypatch):
 )
 def test_a_mistake_ends_in_one_message(tmp_path, arguments, messages):
     config, *rest = arguments
-    result = _train("--config", str(ROOT / "configs" / f"{config}.py"), *rest, cwd=tmp_path)
+    name, *task = config.split(":")
+    path = ":".join([str(ROOT / "configs" / f"{name}.py"), *task])
+    result = _train("--config", path, *rest, cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     for message in messages:

@@ -1,5 +1,6 @@
-"""Clips to read: a prepared folder (memory-mapped) for training, folders of PNGs for validation."""
+"""Clips to read: what every kind has in common, and the kind that is mapped into memory."""
 
+import abc
 import functools
 import json
 from dataclasses import dataclass
@@ -13,24 +14,33 @@ from rvrt_jax.errors import UserError
 BUNDLED = Path(__file__).parent.parent / "assets" / "clips"
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A scene, or a photo (frames = 1), in a prepared folder.
+@dataclass(frozen=True, kw_only=True)
+class Clip(abc.ABC):
+    """A scene, or a photo (frames = 1), that is read on demand. Pickles small: no pixels.
 
     max_step: largest distance between frames used as neighbours. weight: how often it is drawn.
     """
 
     name: str
-    path: str
     frames: int
     height: int
     width: int
     max_step: int = 1
     weight: float = 1.0
 
-    def array(self) -> np.ndarray:
-        """The frames, uint8 [t, h, w, 3], mapped and not read; mapped once in each process."""
-        return _map(self.path)
+    @abc.abstractmethod
+    def read(self, start: int, stop: int, step: int = 1) -> np.ndarray:
+        """Returns frames start, start + step, ... before stop, uint8 [t, h, w, 3]; maybe a view."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayClip(Clip):
+    """A clip in an .npy file, which is mapped once in each process and read where it is touched."""
+
+    path: str
+
+    def read(self, start: int, stop: int, step: int = 1) -> np.ndarray:
+        return _map(self.path)[start:stop:step]
 
 
 @functools.cache
@@ -39,7 +49,12 @@ def _map(path: str) -> np.ndarray:
     return array[None] if array.ndim == 3 else array
 
 
-def load_prepared(root: str | Path) -> tuple[list[Clip], list[Clip]]:
+def to_8_bit(frame: np.ndarray) -> np.ndarray:
+    """Returns uint8 frames as they are and uint16 ones rounded to 8 bits."""
+    return frame if frame.dtype == np.uint8 else np.rint(frame / 257).astype(np.uint8)
+
+
+def load_prepared(root: str | Path) -> tuple[list[ArrayClip], list[ArrayClip]]:
     """Returns (video clips, photos) of a folder written by rvrt_jax.data.prepare.
 
     Raises UserError if the folder is missing, incomplete, or its files are not what it lists.
@@ -55,8 +70,8 @@ def load_prepared(root: str | Path) -> tuple[list[Clip], list[Clip]]:
         if not path.is_file():
             raise UserError(f"{path} is missing, though {manifest} lists it. {remedy}")
         fields = {key: entry[key] for key in ("name", "frames", "height", "width", "max_step")}
-        clip = Clip(path=str(path), weight=entry["weight"], **fields)
-        shape = clip.array().shape
+        clip = ArrayClip(path=str(path), weight=entry["weight"], **fields)
+        shape = _map(clip.path).shape
         if shape != (clip.frames, clip.height, clip.width, 3):
             raise UserError(f"{path} holds an array {shape}, not what {manifest} says. {remedy}")
         (clips if entry["kind"] == "clip" else photos).append(clip)

