@@ -1,0 +1,119 @@
+"""Every recipe trains on made-up downloads; at full size where slow tests are asked for."""
+
+import importlib
+import json
+from pathlib import Path
+from unittest import mock
+
+import archives
+import numpy as np
+import pytest
+import toy
+
+from rvrt_jax import models, training
+from rvrt_jax.data import prepare
+
+ROOT = Path(__file__).parent.parent
+RECIPES = {  # and the sets they need
+    "rvrt_sr": ("reds", "reds4"),
+    "rvrt_sr_vimeo_bi": ("vimeo",),
+    "rvrt_sr_vimeo_bd": ("vimeo",),
+    "rvrt_deblur_dvd": ("dvd", "dvd10"),
+    "rvrt_deblur_gopro": ("gopro", "gopro11"),
+    "rvrt_denoise": ("davis",),
+    "basicvsr": ("reds", "reds4"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """All training sets and the test sets that recipes validate on, small, prepared."""
+    root = tmp_path_factory.mktemp("recipes")
+    with pytest.MonkeyPatch.context() as patch:
+        archives.small_counts(patch)
+        for name in sorted({name for names in RECIPES.values() for name in names}):
+            folder = root / "downloads" / archives.DOWNLOADS[name].__name__
+            if not folder.exists():
+                archives.unpack(archives.DOWNLOADS[name](), folder)
+            prepare.prepare(name, folder, root / "data")
+    return root / "data"
+
+
+def recipe(name, monkeypatch, data, *task):
+    """Returns a recipe that takes two steps of two clips of a few frames of 32 pixels."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    config = importlib.import_module(f"configs.{name}").get_config(*task)
+    config.update({"batch_size": 2, "steps": 2, "log_every": 1, "eval_every": 2, "init_from": None})
+    own = config.data.dataset == "own"
+    config.data.update(
+        {
+            "root": config.data.root if own else str(data),
+            "num_frames": 7 if "vimeo" in name else 2,
+            "gt_size": 32,
+            "num_workers": 0,
+            "prefetch": 1,
+            "validation_root": str(data),
+            "validation_clips": 1,
+            "validation_frames": min(config.data.validation_frames, 7) if "vimeo" in name else 2,
+            "validation_size": 32,
+        }
+    )
+    return config
+
+
+def with_toy(config):
+    """Puts a network of one parameter into a recipe."""
+    fields = {
+        "scale": config.data.scale,
+        "in_channels": 4 if config.data.degradation == "noise" else 3,
+    }
+    with config.unlocked():
+        config.model = {"name": "toy", **fields}
+    return config
+
+
+def losses(workdir):
+    lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line], lines
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_on_prepared_data(name, data, tmp_path, monkeypatch):
+    config = with_toy(recipe(name, monkeypatch, data))
+    with mock.patch.dict(models.MODELS, {"toy": toy.Toy}):
+        training.run(config, tmp_path)
+    found, lines = losses(tmp_path)
+    assert len(found) == 2 and np.all(np.isfinite(found))
+    scores = next(line["validation"] for line in lines if "validation" in line)
+    assert 5 < scores["psnr_rgb"] < 60
+
+
+@pytest.mark.parametrize("task", ["sr", "deblur", "denoise"])
+def test_own_clips_fine_tune(task, tmp_path, monkeypatch):
+    files = archives.test_set("own", ["x", "y"], copies=("GT", "blurred"))
+    root = archives.unpack(files, tmp_path / "clips") / "own"
+    config = with_toy(recipe("rvrt_finetune", monkeypatch, tmp_path, task))
+    config.data.root = str(root / "GT")
+    if task == "deblur":
+        config.data.lq_root = str(root / "blurred")
+        config.data.validation_lq_root = str(root / "blurred")
+        config.data.validation_dataset, config.data.validation_root = "own", str(root / "GT")
+    with mock.patch.dict(models.MODELS, {"toy": toy.Toy}):
+        training.run(config, tmp_path / "run")
+    found, lines = losses(tmp_path / "run")
+    assert len(found) == 2 and np.all(np.isfinite(found))
+    assert any("validation" in line for line in lines) == (task == "deblur")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_at_full_size(name, data, tmp_path, monkeypatch):
+    """The published network in every detail; only crops and clips are small."""
+    config = recipe(name, monkeypatch, data)
+    config.batch_size = 1
+    config.data.num_frames = 7 if config.data.mirror else 2
+    config.data.validation_dataset = "none"
+    training.run(config, tmp_path)
+    found, _ = losses(tmp_path)
+    assert len(found) == 2 and np.all(np.isfinite(found))
+    assert list((tmp_path / "checkpoints").glob("2"))
