@@ -30,6 +30,8 @@ TASKS = {
 
 
 def get_config(task: str = "sr") -> ConfigDict:
+    if task not in TASKS:
+        raise SystemExit(f"error: there is no task {task!r}; choose from {', '.join(TASKS)}.")
     model, weights, scale, degradation = TASKS[task]
     config = common.training()
     config.update(

@@ -44,6 +44,7 @@ def _recipe(name: str, monkeypatch):
             ],
         ),
         (["rvrt_finetune"], ["data/own does not exist"]),
+        (["rvrt_finetune:deblurr"], ["no task 'deblurr'; choose from sr, deblur, denoise"]),
         (["rvrt_finetune:deblur"], ["name the degraded frames in lq_root"]),
         (
             ["rvrt_tiny", "--config.data.num_frames=7"],

@@ -66,6 +66,8 @@ def prepare(
             folder = Path(builder.data_dir)
             if folder.exists():
                 raise UserError(f"{folder} is there already. Delete it to prepare it again.")
+            for left in sorted(folder.parent.glob("incomplete.*")):
+                print(f"note: {left} is of a preparation that was cut off or still runs.")
             check_space(tree, splits, output)
             write(builder)
     return folder
