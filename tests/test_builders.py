@@ -234,6 +234,17 @@ def test_missing_clips_can_be_done_without(tmp_path, capsys):
     assert "train: 2 clips, 6 frames" in capsys.readouterr().out
 
 
+def test_clips_of_another_set_are_never_taken(tmp_path, capsys):
+    """DAVIS's test-dev clips come in a folder of the same name as the training ones."""
+
+    def change(files):
+        rename_copy = {k.replace("480p/bear", "480p/aerobatics"): v for k, v in files.items()}
+        files.update(rename_copy)
+
+    text = broken(tmp_path, "davis", change, capsys, "--partial")
+    assert "3 clips, aerobatics to bmx-bumps; 2 are expected. Keep the clips of other" in text
+
+
 def test_sources_that_cannot_serve(tmp_path, capsys, monkeypatch):
     assert run("set8", tmp_path / "nowhere", tmp_path / "data") == 1
     assert "nowhere does not exist" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rvrt_jax import models
+from rvrt_jax.data.options import Options
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("rvrt_*.py"))
@@ -106,3 +107,34 @@ def test_published_recipes_carry_the_published_numbers(name, monkeypatch):
     assert (config.lr_floor, config.flow_lr_multiplier) == (1e-7, 0.25)
     assert (config.clip_norm, config.ema_decay, config.warmup_steps) == (None, None, 0)
     assert (config.data.gt_size, config.model.window_size) == (256, (2, 8, 8))
+
+
+INPUTS = {  # set, how LQ comes about, scale, frames the network sees, reversal, test set
+    "rvrt_sr": ("reds", "bicubic", 4, 30, 0.0, "reds4"),
+    "rvrt_sr_vimeo_bi": ("vimeo", "bicubic", 4, 14, 0.5, "vimeo"),
+    "rvrt_sr_vimeo_bd": ("vimeo", "blur_down", 4, 14, 0.5, "vimeo"),
+    "rvrt_deblur_dvd": ("dvd", "given", 1, 16, 0.0, "dvd10"),
+    "rvrt_deblur_gopro": ("gopro", "given", 1, 16, 0.0, "gopro11"),
+    "rvrt_denoise": ("davis", "noise", 1, 16, 0.0, "bundled"),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_published_recipes_take_the_published_input(name, monkeypatch):
+    data = Options.read(_recipe(name, monkeypatch).data.to_dict())
+    found = (data.dataset, data.degradation, data.scale, data.sample_frames, data.reverse_fraction)
+    assert (*found, data.validation_dataset) == INPUTS[name]
+    assert data.sigma == (0, 50) and data.exclude == ()
+    # Crops as filmed, nothing but the published augmentation.
+    assert (data.photo_fraction, data.camera_fraction, data.tries) == (0, 0, 1)
+    assert (data.gt_size, data.root) == (256, "data")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipe_headers_say_what_a_reader_needs(name, monkeypatch):
+    _recipe(name, monkeypatch)
+    header = importlib.import_module(f"configs.{name}").__doc__
+    for word in ("Data:", "Traps", "Hardware:", "Expected result:", "(paper, table", "Train: "):
+        assert word in header
+    dataset = INPUTS[name][0]
+    assert f"rvrt_jax.data.prepare {dataset} --source" in header

@@ -50,9 +50,10 @@ def find(
     for split, wanted in data.splits.items():
         names = _names(tree, found["gt"], split, wanted, problems)
         clips = [_clip(key, found, problems) for key in names if key in found["gt"]]
+        missing = [key for key in names if key not in found["gt"]]
         if not partial:
-            missing = [key for key in names if key not in found["gt"]]
             _add(problems, f"{split}: no frames of", missing)
+        if not partial or len(clips) > wanted.clips:
             _check_counts(split, wanted, clips, problems)
         _check_lengths(split, wanted, clips, problems)
         if clips:
@@ -152,10 +153,10 @@ def _clip(name: str, found: dict[str, Found], problems: list[str]) -> ClipFiles:
 def _check_counts(split: str, wanted: Split, clips: list[ClipFiles], problems: list[str]) -> None:
     if len(clips) != wanted.clips:
         text = f", {clips[0].name} to {clips[-1].name}" if clips else ""
-        problems.append(
-            f"{split}: {len(clips)} clips{text}; {wanted.clips} are expected. Fetch the rest, or "
-            "pass --partial to do without."
-        )
+        remedy = "Fetch the rest, or pass --partial to do without."
+        if len(clips) > wanted.clips:
+            remedy = "Keep the clips of other sets elsewhere."
+        problems.append(f"{split}: {len(clips)} clips{text}; {wanted.clips} are expected. {remedy}")
         return
     frames = sum(len(clip.gt) for clip in clips)
     if wanted.frames and frames != wanted.frames:
