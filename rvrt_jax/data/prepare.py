@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -149,7 +150,7 @@ def run_published(options: argparse.Namespace) -> None:
         make_lq=options.make_lq,
         partial=options.partial,
     )
-    info = tfds.builder_from_directory(str(folder)).info
+    info: Any = tfds.builder_from_directory(str(folder)).info
     for split, clips in info.metadata["clips"].items():
         frames = sum(clip[1] for clip in clips)
         print(f"{folder}: {split}: {len(clips)} clips, {frames} frames")

@@ -39,7 +39,7 @@ def load(root: str | Path, name: str, split: str, *, lq: bool) -> list[tuple[Cli
     Raises UserError that says how to get and prepare the set if it is not there, or not whole.
     """
     folder = find(root, name, lq=lq)
-    info = tfds.builder_from_directory(str(folder)).info
+    info: Any = tfds.builder_from_directory(str(folder)).info
     command = published.command(name, str(root))
     if split not in info.splits:
         raise UserError(f"{folder} has no split {split!r}; it has {', '.join(info.splits)}.")
@@ -94,7 +94,7 @@ def find(root: str | Path, name: str, *, lq: bool) -> Path:
 @functools.cache
 def _records(folder: str, split: str) -> Any:
     """Opens a split; once in each process."""
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     skip = tfds.decode.SkipDecoding()
     streams = [stream for stream in ("gt", "lq") if stream in builder.info.features]
     return builder.as_data_source(split=split, decoders={stream: skip for stream in streams})

@@ -195,9 +195,9 @@ class VideoReader(FrameSource):
         # The sorted stamps are the right ones, provided that no frame gets lost.
         self._sorted_stamps = scan.stamps if scan.stored_order and not self._skip else None
         # Times by which a frame can be found; two frames of one time could not be told apart.
-        known = scan.stamps is not None and not scan.stored_order and not self._skip
-        distinct = known and bool(np.all(np.diff(scan.stamps) > 0))
-        self._index = scan.stamps if distinct else None
+        self._index = None
+        if scan.stamps is not None and not scan.stored_order and not self._skip:
+            self._index = scan.stamps if np.all(np.diff(scan.stamps) > 0) else None
         if self.is_constant and scan.stamps is not None:
             # The first frame must fall on a multiple of clock, and nothing else before 0.
             first = int(scan.stamps[0]) * self._time_base

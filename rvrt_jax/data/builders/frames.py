@@ -52,6 +52,7 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._degradation, self._progress = degradation, progress
         self._problems: list[str] = []
         self._done = 0
+        self._table: dict[str, list] = {}  # becomes part of the metadata
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -67,7 +68,7 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
             homepage=data.source,
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(clips={}, scale=data.scale),
+            metadata=tfds.core.MetadataDict(clips=self._table, scale=data.scale),
         )
 
     def _shard_iterators_per_split(
@@ -77,7 +78,7 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
         shards = {}
         last = list(self._files)[-1]
         for split, clips in self._files.items():
-            self.info.metadata["clips"][split] = []
+            self._table[split] = []
             groups = _grouped(clips, self._tree)
             shards[split] = [
                 self._shard(split, group, last=split == last and group is groups[-1])
@@ -109,9 +110,9 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
                 example["gt"] = gt
                 if clip.lq:
                     example["lq"] = self._tree.read(clip.lq[k])
-                    _checked(clip.lq[k], example["lq"], sizes, self.info.metadata["scale"])
+                    _checked(clip.lq[k], example["lq"], sizes, DATASETS[self.name].scale)
                 elif self._degradation is not None:
-                    example["lq"] = self._degraded(Path(path), gt)
+                    example["lq"] = self._degraded(Path(path), gt, self._degradation)
             except UserError as error:
                 self._problems.append(str(error))
                 continue
@@ -119,12 +120,12 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
             self._progress(self._done)
             yield self._done, example
         if sizes:
-            self.info.metadata["clips"][split].append([clip.name, len(clip.gt), *sizes[0]])
+            self._table[split].append([clip.name, len(clip.gt), *sizes[0]])
 
-    def _degraded(self, path: Path, content: bytes) -> bytes:
-        scale = self.info.metadata["scale"]
+    def _degraded(self, path: Path, content: bytes, kind: str) -> bytes:
+        scale = DATASETS[self.name].scale
         frame: np.ndarray = mod_crop(images.decode(path, content), scale)
-        return images.encode_png(DEGRADATIONS[self._degradation](frame, scale))
+        return images.encode_png(DEGRADATIONS[kind](frame, scale))
 
 
 def make(name: str) -> type[Frames]:
