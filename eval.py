@@ -1,13 +1,19 @@
 """Restores video: `python eval.py --config FILE --weights FILE --input PATH --output PATH`.
 
 A path is a folder of images, a glob, or a video file; a folder of such folders is restored clip by
-clip. With --gt it prints PSNR and SSIM. Set JAX_COMPILATION_CACHE_DIR to keep compiled programs.
+clip. With --gt it prints PSNR and SSIM. Without --input it runs the config's test sets by the
+published protocol and prints the table beside the published numbers:
+`python eval.py --config FILE --weights FILE --data FOLDER_OF_TEST_SETS`.
+Set JAX_COMPILATION_CACHE_DIR to keep compiled programs.
 """
 
-import sys
+from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
+
+from rvrt_jax import command_line
+from rvrt_jax.errors import UserError, exit_code
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, a file in configs/; its model's fields can be set: "
@@ -17,11 +23,15 @@ WEIGHTS = flags.DEFINE_string(
     "weights", None, "A .pth or .safetensors file, a checkpoint folder of a run, or a known name."
 )
 INPUT = flags.DEFINE_string("input", None, "Folder of images (or of clips), glob, or video file.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder for PNG images, or video file.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder for PNG images, or video file; of test sets the folder for the scores, "
+    "results/<name of the config> by default.",
+)  # fmt: skip
 GT = flags.DEFINE_string("gt", None, "Ground truth, laid out as --input: prints PSNR and SSIM.")
 TILE = flags.DEFINE_string(
     "tile", "auto", "T,H,W in frames and input pixels, 0 for a whole axis; none for the whole "
-    "video at once; auto for the largest pieces that fit the free memory.",
+    "video at once; auto for the largest pieces that fit the free memory. Test sets are tiled as "
+    "published unless this is given.",
 )  # fmt: skip
 OVERLAP = flags.DEFINE_string("overlap", "2,20,20", "Overlap of the tiles, T,H,W.")
 SIGMA = flags.DEFINE_float("sigma", None, "Noise level, 0-255, for denoising models; 0 is valid.")
@@ -31,65 +41,101 @@ FPS = flags.DEFINE_string(
 COMPARE = flags.DEFINE_string("compare", None, "PNG to write: input, restored, ground truth.")
 JSON = flags.DEFINE_string("json", None, "File for the scores, times and settings.")
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Computes in this type.")
+DAMAGED = flags.DEFINE_enum(
+    "damaged", "error", ["error", "skip"],
+    "A broken video ends in an error, or what cannot be decoded is left out.",
+)  # fmt: skip
+SETS = flags.DEFINE_list("sets", None, "Test sets to run, instead of the config's: reds4,vid4_bi.")
+DATA = flags.DEFINE_string("data", "data/testsets", "Folder of the test sets.")
+DEGRADE = flags.DEFINE_bool(
+    "degrade", False, "Makes a test set's missing input of its ground truth, by the set's own "
+    "degradation.",
+)  # fmt: skip
+NOISE = flags.DEFINE_string(
+    "noise", None, "Folder with CLIP.npy, standard normal noise [t, 3, h, w], for the denoising "
+    "test sets; without it noise is drawn from seed 0.",
+)  # fmt: skip
+TEMPORAL = flags.DEFINE_bool("temporal", True, "Measures the warping error on test sets.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replaces outputs that exist.")
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        print(f"error: {argv[1]!r} is not a flag. Did you mean --{argv[1]}?", file=sys.stderr)
-        return 1
-    # Imported here so that --help and a wrong flag answer at once.
-    from rvrt_jax import evaluation
-    from rvrt_jax.errors import UserError
+    command_line.check_rest(argv)
+    named = SETS.value or (CONFIG.value is not None and CONFIG.value.get("test_sets"))
+    return exit_code(_run_test_sets if INPUT.value is None and named else _restore)
 
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
-        name, fields = evaluation.model_fields(CONFIG.value, dtype=DTYPE.value)
-        evaluation.run(
-            model_name=name,
-            fields=fields,
-            weights=required(WEIGHTS),
-            source=required(INPUT),
-            output=required(OUTPUT),
-            gt=GT.value,
-            picture=COMPARE.value,
-            scores_file=JSON.value,
-            options=evaluation.Options(
-                tile=evaluation.parse_tile(TILE.value),
-                overlap=evaluation.parse_triple(OVERLAP.value, "overlap"),
-                sigma=SIGMA.value,
-                fps=FPS.value,
-            ),
-            overwrite=OVERWRITE.value,
-        )
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+def _restore() -> None:
+    """Restores --input."""
+    from rvrt_jax import evaluation  # here, so that --help and a wrong flag answer at once
+
+    name, fields = evaluation.model_fields(CONFIG.value, dtype=DTYPE.value)
+    evaluation.run(
+        model_name=name,
+        fields=fields,
+        weights=required(WEIGHTS),
+        source=required(INPUT),
+        output=required(OUTPUT),
+        gt=GT.value,
+        picture=COMPARE.value,
+        scores_file=JSON.value,
+        options=evaluation.Options(
+            tile=evaluation.parse_tile(TILE.value),
+            overlap=evaluation.parse_triple(OVERLAP.value, "overlap"),
+            sigma=SIGMA.value,
+            fps=FPS.value,
+            damaged=DAMAGED.value,
+        ),
+        overwrite=OVERWRITE.value,
+    )
+
+
+def _run_test_sets() -> None:
+    """Runs --sets, or the test sets of the config, by the published protocol."""
+    from rvrt_jax import evaluation, loading, protocol
+
+    given = [flag.name for flag in (GT, COMPARE, JSON, FPS, SIGMA) if flag.value is not None]
+    if given:
+        raise UserError(f"--{', --'.join(given)} goes with --input; test sets bring their own.")
+    config = CONFIG.value
+    name, fields = evaluation.model_fields(config, dtype=DTYPE.value)
+    label = "all"
+    if config is not None:
+        label = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    output = Path(OUTPUT.value or Path("results") / label)
+    if not OVERWRITE.value:
+        for file in protocol.FILES:
+            evaluation.check_free(str(output / file))
+    tile = evaluation.parse_tile(TILE.value) if flags.FLAGS["tile"].present else "published"
+    loaded = loading.load_described(required(WEIGHTS), name, **fields)
+    protocol.run(
+        loaded.model,
+        loaded.params,
+        SETS.value or list(config.test_sets),
+        protocol.Options(
+            data=Path(DATA.value),
+            degrade=DEGRADE.value,
+            noise=NOISE.value and Path(NOISE.value),
+            tile=tile,
+            overlap=evaluation.parse_triple(OVERLAP.value, "overlap"),
+            temporal=TEMPORAL.value,
+        ),
+        output=output,
+        published=None if config is None else config.get("published"),
+        about={
+            "model": loading.config(loaded.model),
+            "weights": str(WEIGHTS.value),
+            "licence": loaded.license,
+        },
+    )
 
 
 def required(flag: flags.FlagHolder) -> str:
     """Returns the value of a flag that has no default."""
-    from rvrt_jax.errors import UserError
-
     if not flag.value:
         raise UserError(f"--{flag.name} is required: {flags.FLAGS[flag.name].help}")
     return flag.value
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; an unknown config key ends in one line instead of a traceback."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except AttributeError as error:
-        if error.args and isinstance(error.args[0], KeyError):  # what a locked config raises
-            message = str(error.args[0].args[0]).replace("\n", ": ")
-            sys.exit(f"error: the config has no key {message}")
-        raise
-    except OSError as error:  # the config file
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=command_line.parse_flags)

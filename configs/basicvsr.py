@@ -25,6 +25,8 @@ def get_config() -> ConfigDict:
             "lr": 2e-4,
             "flow_freeze_steps": 5_000,
             "flow_lr_multiplier": 0.125,
+            "test_sets": ("reds4",),
+            "published": "BasicVSR",
         }
     )
     config.model = common.model("basicvsr")

@@ -31,6 +31,8 @@ def training() -> ConfigDict:
             "log_every": 200,
             "eval_every": 5_000,
             "save_every": 5_000,
+            "test_sets": (),  # of rvrt_jax/testsets.py, which eval.py runs, ...
+            "published": "RVRT",  # ... and whose published numbers it prints beside
         }
     )
 
@@ -68,13 +70,14 @@ def as_published(dataset: str, **options: Any) -> ConfigDict:
     return data(**(defaults | options))
 
 
-def fine_tuned_on_vimeo(degradation: str) -> ConfigDict:
+def fine_tuned_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> ConfigDict:
     """Returns what the two Vimeo-90K recipes, which differ in their LR alone, share."""
     config = training()
     config.init_from = "rvrt_sr_reds"
     config.steps = 300_000
     config.lr = 2e-4
     config.flow_freeze_steps = 0
+    config.test_sets = test_sets
     config.model = model("rvrt_sr")
     config.data = as_published(
         "vimeo",

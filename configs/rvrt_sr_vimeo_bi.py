@@ -21,4 +21,4 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    return common.fine_tuned_on_vimeo("bicubic")
+    return common.fine_tuned_on_vimeo("bicubic", test_sets=("vimeo_bi", "vid4_bi"))

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
             "log_every": 50,
             "eval_every": 500,
             "save_every": 250,
+            "test_sets": ("bundled",),
         }
     )
     config.model = common.model(

@@ -5,10 +5,14 @@ one), alone, so that they load without the rest; `rest` is all else of the state
 position of the input pipeline. Kept are the latest two and the best by validation.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import math
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +21,27 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from rvrt_jax import parallel
 from rvrt_jax.errors import UserError
-from rvrt_jax.parallel import replicated
+from rvrt_jax.loading import COMPUTE_FIELDS
 from rvrt_jax.state import TrainState
 
 FOLDER = "checkpoints"
 CONFIG = "config.json"
 SCORE = "psnr_rgb"  # decides which checkpoint is the best
+LATEST = 2  # how many of the latest are kept
+
+# What the structure of a checkpoint depends on, and what to do about a change.
+STRUCTURE = {
+    "data.num_workers": "the position of the input pipeline is stored per worker",
+    "ema_decay": "the running average exists in one of the two runs only",
+}
 
 
 def config_changes(workdir: Path, config: dict[str, Any]) -> list[str]:
     """Returns what differs from the run that `workdir` holds, if any, as "key: old -> new".
 
-    Raises UserError if that is a run of another model.
+    Raises UserError if that is a run of another model, or its checkpoints do not fit this config.
     """
     path = workdir / CONFIG
     if not path.is_file():
@@ -40,12 +52,24 @@ def config_changes(workdir: Path, config: dict[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-    model_changes = [change for change in changes if change.startswith("model.")]
+    computing = tuple(f"model.{field}:" for field in COMPUTE_FIELDS)
+    model_changes = [
+        change
+        for change in changes
+        if change.startswith("model.") and not change.startswith(computing)
+    ]
     if model_changes:
         raise UserError(
             f"{workdir} holds a run of another model ({'; '.join(model_changes)}). "
             "Pass another --workdir, or remove this one."
         )
+    for key, reason in STRUCTURE.items():
+        before, now = old.get(key), new.get(key)
+        if before != now and (key != "ema_decay" or None in (before, now)):
+            raise UserError(
+                f"{workdir} holds a run with config.{key}={before}, not {now}, and cannot go on "
+                f"with it: {reason}. Pass --config.{key}={before}, or another --workdir."
+            )
     return changes
 
 
@@ -75,11 +99,14 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager that waits for pending writes at the end."""
+    """The checkpoints of one run; a context manager that waits for pending writes at the end.
+
+    On several hosts all of them call every method, and the folder is one that all of them see.
+    """
 
     def __init__(self, workdir: Path) -> None:
         self._folder = workdir.absolute() / FOLDER
-        latest = preservation_policy.LatestN(2)
+        latest = preservation_policy.LatestN(LATEST)
         best = preservation_policy.BestN(get_metric_fn=_score, n=1)
         options = ocp.CheckpointManagerOptions(
             best_fn=_score,  # without it orbax would not store the scores
@@ -87,12 +114,15 @@ class Checkpoints:
             cleanup_tmp_directories=True,  # half-written ones of a killed run
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        # Of a full disk each array would report on its own, beside the error that is raised.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
 
     def latest(self) -> int | None:
         """Returns the step of the newest checkpoint, None where there is none."""
@@ -100,35 +130,51 @@ class Checkpoints:
 
     def best(self) -> tuple[int, float] | None:
         """Returns the step and score of the best checkpoint on disk, None before any was scored."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         scored = [(_score(self._manager.metrics(step)), step) for step in self._manager.all_steps()]
         score, step = max(scored, default=(-math.inf, 0))
         return (step, score) if math.isfinite(score) else None
 
+    def check_space(self, like: TrainState) -> None:
+        """Raises UserError if the disk cannot take the checkpoints that a run will keep."""
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
+        wanted = size * max(1, LATEST + 2 - len(self._manager.all_steps()))
+        free = shutil.disk_usage(self._folder).free
+        if free < wanted:
+            raise UserError(
+                f"{self._folder} has {_mib(free)} MiB free; its checkpoints, {_mib(size)} MiB each,"
+                f" need {_mib(wanted)}. Make room, or pass another --workdir."
+            )
+
     def save(self, step: int, state: TrainState, data: Any, *, scores: dict | None = None) -> None:
         """Starts writing a checkpoint; it appears under its name only when it is complete.
 
-        data: the grain iterator. scores: of the validation at this step, if there was one.
+        data: the grain iterator. scores: of the validation at this step, if there was one. Raises
+        UserError if this or the one before, which is waited for, cannot be written (a full disk).
         """
-        params, rest = _items(state)
+        params, rest = _items(parallel.to_all_hosts(state))
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(params),
             rest=ocp.args.StandardSave(rest),
             data=grain.checkpoint.CheckpointSave(data),
         )
-        self._manager.save(step, args=items, metrics=scores or {}, force=True)
+        with self._writing():
+            self._manager.save(step, args=items, metrics=scores or {}, force=True)
 
     def restore(self, like: TrainState, data: Any) -> TrainState | None:
         """Returns the newest readable state and moves the iterator `data` there; None if none is.
 
-        like: a state of the same structure, or its shapes and dtypes. A newer checkpoint that
-        cannot be read is named and moved to `checkpoints-damaged/`. Raises UserError if there are
-        checkpoints and none can be read, which a changed config explains better than damage.
+        like: a state of the same structure, or its shapes and dtypes. The number of devices and
+        hosts may differ from that of the run so far. A newer checkpoint that cannot be read is
+        named and moved to `checkpoints-damaged/`. Raises UserError if there are checkpoints and
+        none can be read, which a changed config explains better than damage.
         """
         failed: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state = self._restore(step, like, data)
+                state = self._restore(step, like)
+                data.set_state(self._position(step))
             except Exception as error:  # orbax has no type of its own for a damaged file
                 failed[step] = error
                 continue
@@ -139,38 +185,72 @@ class Checkpoints:
             step, error = next(iter(failed.items()))
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(
-                f"no checkpoint in {self._folder} can be read (newest: {step}, {reason}). "
-                "If config.ema_decay, config.data.num_workers or the number of hosts has changed, "
-                "set it back; otherwise pass another --workdir, or remove this one to start again."
+                f"no checkpoint in {self._folder} can be read (newest: {step}, {reason}). If the "
+                "config has changed, set it back; otherwise pass another --workdir, or remove "
+                "this one to start again."
             ) from error
         return None
 
-    def _restore(self, step: int, like: TrainState, data: Any) -> TrainState:
-        sharding = replicated()
+    def _restore(self, step: int, like: TrainState) -> TrainState:
+        sharding = parallel.over_hosts()
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
         )
         params, rest = _items(abstract)
         items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(params),
-            rest=ocp.args.StandardRestore(rest),
-            data=grain.checkpoint.CheckpointRestore(data),
+            params=ocp.args.StandardRestore(params), rest=ocp.args.StandardRestore(rest)
         )
         restored = self._manager.restore(step, args=items)
         rest = dict(restored["rest"])
         raw = rest.pop("raw")
         if like.ema is None:
-            return TrainState(params=restored["params"], ema=None, **rest)
-        return TrainState(params=raw, ema=restored["params"], **rest)
+            state = TrainState(params=restored["params"], ema=None, **rest)
+        else:
+            state = TrainState(params=raw, ema=restored["params"], **rest)
+        return parallel.to_this_host(state)
+
+    def _position(self, step: int) -> dict[str, Any]:
+        """Returns this host's position in its data.
+
+        All hosts have taken as many batches, so that where their number has changed, any one's
+        position is every one's.
+        """
+        folder = self._folder / str(step) / "data"
+        own = folder / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+        file = own if own.is_file() else min(folder.glob("process_0-of-*.json"), default=own)
+        return json.loads(file.read_text())
 
     def _set_aside(self, step: int, error: Exception) -> None:
         aside = self._folder.with_name(f"{FOLDER}-damaged")
-        aside.mkdir(exist_ok=True)
         logging.warning(
             "checkpoint %s is damaged (%s); moved to %s", self._folder / str(step), error, aside
         )
-        os.replace(self._folder / str(step), aside / f"{step}-{os.getpid()}")
+        if parallel.is_first_host():
+            aside.mkdir(exist_ok=True)
+            os.replace(self._folder / str(step), aside / f"{step}-{os.getpid()}")
+        parallel.wait_for_hosts(f"set aside {step}")
         self._manager.reload()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns a failure to write, which may come a step late, into a UserError."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+            free = shutil.disk_usage(self._folder).free
+            complete = [step for step in self._manager.all_steps(read=True)]
+            raise UserError(
+                f"a checkpoint could not be written to {self._folder} "
+                f"({'the disk is full' if full else reason}; {_mib(free)} MiB free). Make room and "
+                "start the same command again: it goes on from "
+                f"{f'step {max(complete)}' if complete else 'the start'}."
+            ) from error
+
+
+def _mib(count: int) -> int:
+    return -(-count // 2**20)
 
 
 def _score(scores: dict[str, float] | None) -> float:

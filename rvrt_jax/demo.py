@@ -20,7 +20,7 @@ from rvrt_jax.convert.files import replacing
 from rvrt_jax.data.clips import BUNDLED, load_folders
 from rvrt_jax.data.degrade import bicubic_down, imresize
 from rvrt_jax.data.frames import open_writer, to_uint
-from rvrt_jax.errors import UserError
+from rvrt_jax.errors import UserError, exit_code
 from rvrt_jax.evaluation import check_free
 
 SCALE = 4
@@ -160,18 +160,15 @@ def main(argv: list[str] | None = None) -> int:
         "--overwrite", action="store_true", help="replace results of an earlier run"
     )
     arguments = parser.parse_args(argv)
-    try:
-        run(
+    return exit_code(
+        lambda: run(
             arguments.output,
             clip=arguments.clip,
             rvrt_weights=arguments.weights,
             with_basicvsr=not arguments.no_basicvsr,
             overwrite=arguments.overwrite,
         )
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    )
 
 
 if __name__ == "__main__":

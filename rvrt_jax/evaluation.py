@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +35,16 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How clips are restored. tile: as `restore`'s; fps: of image folders written to a video."""
+    """How clips are restored. tile: as `restore`'s; fps: of image folders written to a video.
+
+    damaged: "skip" leaves out what cannot be decoded of a broken video.
+    """
 
     tile: tuple[int, int, int] | str | None = "auto"
     overlap: tuple[int, int, int] = (2, 20, 20)
     sigma: float | None = None
     fps: str | None = None
+    damaged: Literal["error", "skip"] = "error"
 
 
 def model_fields(config: Any, *, dtype: str | None) -> tuple[str | None, dict]:
@@ -103,7 +107,7 @@ def find_clips(source: str, output: str, *, gt: str | None, picture: str | None)
     return clips
 
 
-def check_files(clips: list[Clip], scale: int, *, fps: str | None, overwrite: bool) -> None:
+def check_files(clips: list[Clip], scale: int, options: Options, *, overwrite: bool) -> None:
     """Raises UserError if an output is taken, or a ground truth does not fit its clip."""
     for clip in clips:
         for path in filter(None, (clip.output, clip.picture)):
@@ -113,7 +117,7 @@ def check_files(clips: list[Clip], scale: int, *, fps: str | None, overwrite: bo
                 )
             if not overwrite:
                 check_free(path)
-        with open_frames(clip.input, fps=fps) as source:
+        with open_frames(clip.input, fps=options.fps, damaged=options.damaged) as source:
             if clip.gt is not None:
                 with open_frames(clip.gt) as truth:
                     _check_truth(clip, source, truth, scale)
@@ -143,11 +147,14 @@ def _check_truth(clip: Clip, source, truth, scale: int) -> None:
 def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool = False) -> dict:
     """Restores one clip to its output, which appears under its name only when complete.
 
-    Prints the tile and the progress on stderr. Returns {name, frames, seconds, tile, overlap}, and
-    with ground truth also {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}.
+    Prints the tile, the progress and what of the source the output cannot hold on stderr. Returns
+    {name, frames, seconds, tile, overlap, left_out}, and with ground truth also
+    {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}.
     """
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_frames(clip.input, fps=options.fps))
+        source = stack.enter_context(
+            open_frames(clip.input, fps=options.fps, damaged=options.damaged)
+        )
         truth = stack.enter_context(open_frames(clip.gt)) if clip.gt is not None else None
         writer = stack.enter_context(
             _open_output(clip, source, model.scale, options.fps, overwrite)
@@ -175,7 +182,8 @@ def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool
     if clip.picture is not None:
         compare.write(clip.picture, scores.picture())
     facts = {"name": clip.name, "frames": scores.frames, "seconds": seconds}
-    return facts | {"tile": plan.tile, "overlap": plan.overlap} | scores.summary()
+    facts |= {"tile": plan.tile, "overlap": plan.overlap, "left_out": list(writer.dropped)}
+    return facts | scores.summary()
 
 
 def _plan(model, params, clip: Clip, source, options: Options) -> Plan:
@@ -245,7 +253,7 @@ def run(
     loaded = loading.load_described(weights, model_name, **fields)
     model, params = loaded.model, jax.device_put(loaded.params)
     check_sigma(model, options.sigma)
-    check_files(clips, model.scale, fps=options.fps, overwrite=overwrite)
+    check_files(clips, model.scale, options, overwrite=overwrite)
     print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
     results = [restore_clip(model, params, c, options, overwrite=overwrite) for c in clips]
     summary = scoring.summarise(results)

@@ -33,7 +33,7 @@ FOLDER = "checkpoints"
 SCORE = "psnr_rgb"
 
 # Fields that say how to compute, not what: no part of a checkpoint's config.
-_COMPUTE_FIELDS = ("attention", "remat", "dtype", "parent", "name")
+COMPUTE_FIELDS = ("attention", "remat", "remat_policy", "dtype")
 _SPYNET_WIDTHS = (8, 32, 64, 32, 16, 2)
 
 
@@ -138,7 +138,7 @@ def to_state_dict(model: nn.Module, params: Mapping) -> dict[str, np.ndarray]:
 
 def config(model: nn.Module) -> dict[str, Any]:
     """Returns {"name": ..., fields} from which `build` makes the model anew; JSON can hold it."""
-    return {"name": _name(model), **_fields(model, without=_COMPUTE_FIELDS)}
+    return {"name": _name(model), **_fields(model, without=(*COMPUTE_FIELDS, "parent", "name"))}
 
 
 def spynet_params(path: str | os.PathLike = ASSETS / "spynet.safetensors") -> dict:

@@ -1,9 +1,10 @@
-"""What a run tells: a progress bar, `log.jsonl`, and TensorBoard event files."""
+"""What a run tells: a progress bar, `log.jsonl`, TensorBoard event files, and pictures."""
 
 import contextlib
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,26 +16,33 @@ import numpy as np
 import tensorboardX
 from tqdm import tqdm
 
+from rvrt_jax import compare
 from rvrt_jax.errors import UserError
+from rvrt_jax.parallel import STOP
 
 LOG = "log.jsonl"
 EVENTS = "tensorboard"
+PICTURES = "pictures"
 
 
 class Logs:
     """The outputs of one run from `start` to `steps`; a context manager.
 
     Lines and events of a killed run that lie beyond `start` are dropped, so that the log tells
-    every step once.
+    every step once. With `silent`, as on all hosts but the first, nothing is written or printed.
     """
 
-    def __init__(self, workdir: Path, *, start: int, steps: int) -> None:
+    def __init__(self, workdir: Path, *, start: int, steps: int, silent: bool = False) -> None:
+        self._silent = silent
+        self._pictures = workdir / PICTURES
         path = workdir / LOG
-        if path.is_file():
+        if path.is_file() and not silent:
             _drop_after(path, start)
-        self._file = path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(workdir / EVENTS), purge_step=start + 1)
-        self._interactive = sys.stderr.isatty()
+        self._file = Path(os.devnull).open("w") if silent else path.open("a")
+        self._events = tensorboardX.SummaryWriter(
+            str(workdir / EVENTS), purge_step=start + 1, write_to_disk=not silent
+        )
+        self._interactive = sys.stderr.isatty() and not silent
         self._bar = tqdm(
             total=steps,
             initial=start,
@@ -87,6 +95,13 @@ class Logs:
             f"SSIM {mean['ssim_rgb']:.4f}  [{each}]"
         )
 
+    def picture(self, step: int, image: np.ndarray, *, tag: str) -> None:
+        """Writes a picture, uint8 RGB [h, w, 3], as PNG and as an event."""
+        if not self._silent:
+            self._pictures.mkdir(exist_ok=True)
+            compare.write(self._pictures / f"{tag}_{step:07d}.png", image)
+            self._events.add_image(tag, image, step, dataformats="HWC")
+
     @contextlib.contextmanager
     def untimed(self, *, when: bool = True) -> Iterator[None]:
         """Leaves what happens inside (compiling, validating) out of steps/s and the ETA."""
@@ -98,6 +113,8 @@ class Logs:
 
     def message(self, text: str) -> None:
         """Prints one line above the progress bar."""
+        if self._silent:
+            return
         self._bar.write(text, file=sys.stderr)
         sys.stderr.flush()
 
@@ -115,11 +132,13 @@ class Meter:
     """Collects what steps report, reading each one only when the next is on its way.
 
     Reading waits for the device; one step late, the device already has the next one to do.
+    stop: a step that was read tells that some host was asked to stop.
     """
 
     logs: Logs
     every: int
     max_skipped: int
+    stop: bool = False
     pending: tuple[int, dict[str, jax.Array]] | None = None
     collected: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
@@ -137,6 +156,7 @@ class Meter:
         read = {key: float(value) for key, value in jax.device_get(values).items()}
         read["psnr"] = -10 * math.log10(read["mse"]) if read["mse"] > 0 else math.nan
         self.collected.append(read)
+        self.stop = self.stop or bool(read[STOP])
         self.logs.advance(read["loss"], read["psnr"])
         row = int(read["skipped_in_row"])
         if row:
@@ -155,11 +175,12 @@ class Meter:
 
     def _log(self, done: int) -> None:
         finite = [v for v in self.collected if math.isfinite(v["loss"] + v["grad_norm"])]
-        values = {
-            key: float(np.mean([v[key] for v in finite])) if finite else math.nan
-            for key in ("loss", "psnr", "grad_norm")
-        }
-        values |= {key: self.collected[-1][key] for key in ("lr", "skipped")}
+        last = self.collected[-1]
+        values = {}
+        for key in sorted(last.keys() - {"mse", "lr", "skipped", "skipped_in_row", STOP}):
+            over = np.max if key.endswith("_max") else np.mean
+            values[key] = float(over([v[key] for v in finite])) if finite else math.nan
+        values |= {key: last[key] for key in ("lr", "skipped")}
         self.logs.training(done, values)
         self.collected.clear()
 

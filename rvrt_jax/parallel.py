@@ -1,15 +1,108 @@
-"""Data parallelism: the only module that knows `jax.pmap` and the number of devices."""
+"""Data parallelism: the only module that knows `jax.pmap`, devices and hosts.
 
-from collections.abc import Callable
-from typing import Any
+A host here is a process: a machine of a TPU pod, or one of several processes on a machine. Between
+steps the state lives whole on every local device; only a checkpoint sees it as one array over all
+hosts, which is how orbax writes what several hosts share.
+"""
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rvrt_jax.errors import UserError
 
 AXIS = "devices"
+STOP = "stop"  # the metric that tells every host whether any was asked to stop
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def join_hosts(
+    *, coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins this process with the others of the run; before any device is touched.
+
+    coordinator: HOST:PORT of process 0, which all can reach. Without any of the three, what the
+    environment says is taken: a TPU pod, Slurm, Open MPI, Kubernetes.
+    Raises UserError for an incomplete set, and if the others do not answer.
+    """
+    given = {
+        "--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id
+    }  # fmt: skip
+    missing = [flag for flag, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise UserError(
+            f"{', '.join(missing)} missing: a plain cluster needs all of {', '.join(given)}; on a "
+            "TPU pod or under Slurm pass --multihost alone."
+        )
+    if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
+        raise UserError(
+            f"--process_id={process_id} with --num_processes={num_processes}; the processes are "
+            f"numbered from 0 to {num_processes - 1}."
+        )
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--multihost: the processes could not be joined ({reason}). Start the same command "
+            "on every host; outside TPU pods and known clusters pass --coordinator=HOST:PORT, "
+            "--num_processes and --process_id."
+        ) from error
+
+
+def is_first_host() -> bool:
+    """Tells whether this process is the one that writes logs and prints."""
+    return jax.process_index() == 0
+
+
+def sum_over_hosts(values: np.ndarray) -> np.ndarray:
+    """Returns the sum of every host's array; all hosts must call it."""
+    if jax.process_count() == 1:
+        return values
+    return np.asarray(multihost_utils.process_allgather(values)).sum(axis=0)
+
+
+def wait_for_hosts(where: str) -> None:
+    """Returns when every host has come here; does nothing where there is one."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
+def share_devices(
+    function: Callable[[jax.Device, Item], Result], items: Sequence[Item]
+) -> list[Result]:
+    """Calls `function(device, item)` for all items, each local device taking the next one free.
+
+    What the function computes lands on its device by default. Returns the results in the order of
+    the items. An exception of one call is raised, once the calls under way have ended.
+    """
+    devices = jax.local_devices()
+    own = threading.local()
+    free = list(devices)
+
+    def take_device() -> None:
+        own.device = free.pop()
+
+    def call(item: Item) -> Result:
+        with jax.default_device(own.device):
+            return function(own.device, item)
+
+    if len(devices) == 1:
+        return [function(devices[0], item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(len(devices), initializer=take_device) as pool:
+        try:
+            return list(pool.map(call, items))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def check_batch(batch_size: int, *, accumulate: int = 1) -> None:
@@ -26,11 +119,33 @@ def check_batch(batch_size: int, *, accumulate: int = 1) -> None:
 
 
 def replicated() -> NamedSharding:
-    """Returns the sharding of the state: whole on every device, as `data_parallel` leaves it.
+    """Returns the sharding of the state: whole on every local device, as `data_parallel` has it.
 
     A state that starts with any other sharding makes the step compile twice.
     """
+    return NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), PartitionSpec())
+
+
+def over_hosts() -> NamedSharding:
+    """Returns the sharding of a state in a checkpoint: whole on every device of every host."""
     return NamedSharding(Mesh(np.asarray(jax.devices()), (AXIS,)), PartitionSpec())
+
+
+def to_all_hosts(tree: Any) -> Any:
+    """Turns arrays that are whole and equal on every host into the same over all hosts."""
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.host_local_array_to_global_array(
+        jax.device_get(tree), over_hosts().mesh, PartitionSpec()
+    )
+
+
+def to_this_host(tree: Any) -> Any:
+    """Undoes `to_all_hosts`."""
+    if jax.process_count() == 1:
+        return tree
+    local = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
+    return jax.device_put(local, replicated())
 
 
 def data_parallel(step: Callable[..., Any]) -> Callable[[Any, Any], tuple[Any, Any]]:
@@ -40,10 +155,21 @@ def data_parallel(step: Callable[..., Any]) -> Callable[[Any, Any], tuple[Any, A
     step ensures by averaging over `AXIS`), the batch comes from `split`. The state is not
     donated: its buffers may still be on their way to a checkpoint while the next step runs.
     """
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None))
+
+    def with_stop(state: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+        batch = dict(batch)
+        stop = batch.pop(STOP)
+        state, metrics = step(state, batch)
+        return state, metrics | {STOP: jax.lax.pmax(stop, AXIS)}
+
+    return jax.pmap(with_stop, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None))
 
 
-def split(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Cuts each [b, ...] of this process into [d, b/d, ...] for its d devices."""
+def split(batch: dict[str, np.ndarray], *, stop: bool = False) -> dict[str, np.ndarray]:
+    """Cuts each [b, ...] of this process into [d, b/d, ...] for its d devices.
+
+    stop: this host was asked to stop; the step's metrics tell all hosts.
+    """
     devices = jax.local_device_count()
-    return {k: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]) for k, x in batch.items()}
+    parts = {k: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]) for k, x in batch.items()}
+    return parts | {STOP: np.full(devices, stop, np.int32)}

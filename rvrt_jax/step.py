@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
+from rvrt_jax.models.layers import lengths
 from rvrt_jax.optim import FLOW_KEY, Schedule
 from rvrt_jax.state import Params, TrainState
 
-Apply = Callable[[Params, jax.Array], jax.Array]
+Values = dict[str, jax.Array]  # scalars by name
+Apply = Callable[[Params, jax.Array], tuple[jax.Array, Values]]
 
 
 def charbonnier(prediction: jax.Array, target: jax.Array, *, eps: float = 1e-9) -> jax.Array:
@@ -32,38 +34,44 @@ def make(
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns `step(state, batch) -> (state, metrics)` for one of the devices on `axis_name`.
 
-    apply(params, lq) is the network. batch: lq [b, t, h, w, c] and gt [b, t, s*h, s*w, 3] in
-    [0, 1], this device's share, taken in `accumulate` parts one after another. With `flow_frozen`
-    no gradient of the flow network is computed at all. A step whose loss or gradient is not
-    finite changes nothing but the counters. Metrics are scalars: loss, mse (prediction clipped
-    to [0, 1]), grad_norm (before clipping), lr, skipped, skipped_in_row.
+    apply(params, lq) is the network; it returns the prediction and what else to report, such as
+    `motion`. batch: lq [b, t, h, w, c] and gt [b, t, s*h, s*w, 3] in [0, 1], this device's share,
+    taken in `accumulate` parts one after another. With `flow_frozen` no gradient of the flow
+    network is computed at all. A step whose loss or gradient is not finite changes nothing but the
+    counters. Metrics are scalars: loss, mse (prediction clipped to [0, 1]), grad_norm (before
+    clipping), lr, skipped, skipped_in_row, and what `apply` reports: averaged over the batch, or
+    its maximum where the name ends in "_max".
     """
 
-    def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, Values]:
         if flow_frozen and FLOW_KEY in params:
             params = {**params, FLOW_KEY: jax.lax.stop_gradient(params[FLOW_KEY])}
-        prediction = apply(params, batch["lq"])
+        prediction, reported = apply(params, batch["lq"])
         mse = jnp.mean((jnp.clip(prediction, 0, 1) - batch["gt"]) ** 2)
-        return charbonnier(prediction, batch["gt"]), mse
+        return charbonnier(prediction, batch["gt"]), {"mse": mse} | reported
 
     differentiate = jax.value_and_grad(objective, has_aux=True)
 
-    def average(params: Params, batch: dict[str, jax.Array]) -> Any:
-        """Loss, mse and gradient, averaged over this device's parts and over all devices."""
+    def average(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, Values, Params]:
+        """Loss, reported values and gradient over this device's parts and over all devices."""
         if accumulate == 1:
-            result = differentiate(params, batch)
+            (loss, values), gradient = differentiate(params, batch)
         else:
             parts = jax.tree.map(
                 lambda x: rearrange(x, "(a b) ... -> a b ...", a=accumulate), batch
             )
             results = jax.lax.map(lambda part: differentiate(params, part), parts)
-            result = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
-        return jax.lax.pmean(result, axis_name)
+            (loss, means), gradient = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+            (_, each), _ = results
+            values = {k: jnp.max(each[k]) if _is_max(k) else means[k] for k in means}
+        loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
+        over = {k: jax.lax.pmax if _is_max(k) else jax.lax.pmean for k in values}
+        return loss, {k: over[k](v, axis_name) for k, v in values.items()}, gradient
 
     def step(
         state: TrainState, batch: dict[str, jax.Array]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        (loss, mse), gradient = average(state.params, batch)
+        loss, values, gradient = average(state.params, batch)
         grad_norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         lr = learning_rate(state.step)
@@ -87,9 +95,8 @@ def make(
             skipped=state.skipped + ~finite,
             skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),
         )
-        metrics = {
+        metrics = values | {
             "loss": loss,
-            "mse": mse,
             "grad_norm": grad_norm,
             "lr": lr,
             "skipped": state.skipped,
@@ -98,3 +105,28 @@ def make(
         return state, metrics
 
     return step
+
+
+def motion(intermediates: Any) -> Values:
+    """Returns how far a network looks, in pixels of its features: trouble shows here first.
+
+    intermediates: what it sowed. flow_mean, flow_max: length of SpyNet's flows; offset_mean,
+    offset_max: of what the alignment adds to them. Empty for a network that sows neither.
+    """
+    found: dict[str, list[jax.Array]] = {"flow": [], "offset": []}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates):
+        keys = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
+        if keys & {"flows_backward", "flows_forward"} and leaf.size:
+            found["flow"].append(lengths(leaf))
+        elif "residue_lengths" in keys and leaf.size:
+            found["offset"].append(leaf.reshape(-1, 2))
+    values = {}
+    for name, measured in found.items():
+        if measured:
+            pairs = jnp.concatenate([pair.reshape(-1, 2) for pair in measured])
+            values |= {f"{name}_mean": jnp.mean(pairs[:, 0]), f"{name}_max": jnp.max(pairs[:, 1])}
+    return values
+
+
+def _is_max(name: str) -> bool:
+    return name.endswith("_max")

@@ -34,9 +34,9 @@ def run(config: Config, workdir: str | Path) -> None:
     """
     workdir = Path(workdir).absolute()  # orbax insists
     _check(config)
-    name, fields = _name_and_fields(config)
-    model = models.build(name, **fields)
+    model = build_model(config)
     changes = checkpoint.config_changes(workdir, config.to_dict())
+    parallel.wait_for_hosts("config compared")  # before any writes its own
     _check_input(config, model)
     dataset = pipeline.train(
         config.data.to_dict(),
@@ -46,13 +46,16 @@ def run(config: Config, workdir: str | Path) -> None:
         shard_count=jax.process_count(),
     )
     clips = pipeline.validation(config.data.to_dict())
-    checkpoint.write_config(workdir, config.to_dict())
+    _write_config(workdir, config)
 
     data = iter(dataset)
+    silent = not parallel.is_first_host()
     with Checkpoints(workdir) as checkpoints, _stop_signals() as stop:
-        restored = checkpoints.restore(_abstract_state(config, model), data)
+        abstract = abstract_state(config, model)
+        checkpoints.check_space(abstract)
+        restored = checkpoints.restore(abstract, data)
         current = _fresh_state(config, model) if restored is None else restored
-        with Logs(workdir, start=int(current.step), steps=config.steps) as logs:
+        with Logs(workdir, start=int(current.step), steps=config.steps, silent=silent) as logs:
             logs.message(_greeting(current, type(model).__name__, config, workdir))
             if restored is not None and changes:
                 logs.message(f"changed in the config since: {'; '.join(changes)}")
@@ -88,13 +91,12 @@ class _Loop:
     def run(self, current: TrainState) -> None:
         """Trains until all steps are done or a stop is requested."""
         config = self.config
-        apply = lambda params, video: self.model.apply({"params": params}, video)  # noqa: E731
-        train = _steps(config, apply)
-        predict = jax.jit(apply)
+        train = steps(config, self.model)
         meter = Meter(self.logs, every=config.log_every, max_skipped=config.max_skipped)
         done = int(current.step)
         compiled = None
-        while done < config.steps and not self.stop:
+        # Hosts stop together: at the step whose values tell all of them that one was asked to.
+        while done < config.steps and not (meter.stop if jax.process_count() > 1 else self.stop):
             batch = self._next_batch()
             if batch is None:
                 break
@@ -108,7 +110,7 @@ class _Loop:
             scores = None
             if self.clips and (done == config.steps or done % config.eval_every == 0):
                 meter.drain()
-                scores = self._validate(predict, current.weights, done)
+                scores = self._validate(current.weights, done)
             if scores or done % config.save_every == 0:
                 meter.drain()
                 self.checkpoints.save(done, current, self.data, scores=scores)
@@ -120,20 +122,25 @@ class _Loop:
     def _next_batch(self) -> dict[str, np.ndarray] | None:
         """Returns a batch for all devices; None if a stop signal has reached the workers too."""
         try:
-            return parallel.split(next(self.data))
+            return parallel.split(next(self.data), stop=bool(self.stop))
         except RuntimeError:  # a worker has ended: a terminal's Ctrl-C goes to all processes
             if self.stop:
                 return None
             raise
 
-    def _validate(self, predict: step.Apply, weights: Params, done: int) -> dict[str, float] | None:
+    def _validate(self, weights: Params, done: int) -> dict[str, float] | None:
         """Returns the mean scores; None if a stop comes meanwhile, for there is no time then."""
+        alone = jax.process_count() == 1  # several hosts have to agree, which takes a step
         with self.logs.untimed():
-            scores = validation.score(predict, weights, self.clips, stop=lambda: bool(self.stop))
-        if scores is None:
+            result = validation.score(
+                self.model, weights, self.clips, stop=lambda: alone and bool(self.stop)
+            )
+        if result is None:
             return None
-        mean = validation.mean(scores)
-        self.logs.scores(done, mean, scores, tag="validation")
+        mean = validation.mean(result.scores)
+        self.logs.scores(done, mean, result.scores, tag="validation")
+        if result.picture is not None:
+            self.logs.picture(done, result.picture, tag="validation")
         return mean
 
     def _farewell(self, done: int) -> None:
@@ -142,16 +149,31 @@ class _Loop:
         if best is not None:
             self.logs.message(f"best so far: step {best[0]}, PSNR {best[1]:.3f} dB")
         if done < self.config.steps:
+            asked = self.stop.signal or "another host"
             self.logs.message(
-                f"stopped by {self.stop.signal} after step {done} of {self.config.steps}; the same "
+                f"stopped by {asked} after step {done} of {self.config.steps}; the same "
                 f"command goes on from step {self.checkpoints.latest() or 0}."
             )
         else:
             self.logs.message(f"done: {done} steps.")
 
 
-def _steps(config: Config, apply: step.Apply) -> Callable[[bool], Callable[..., Any]]:
-    """Returns a function from `flow_frozen` to the compiled step: two at most in a run."""
+def build_model(config: Config) -> Any:
+    """Returns the recipe's network."""
+    name, fields = _name_and_fields(config)
+    return models.build(name, **fields)
+
+
+def steps(config: Config, model: Any) -> Callable[[bool], Callable[..., Any]]:
+    """Returns a function from `flow_frozen` to the step, compiled when first called.
+
+    There are two at most in a run. Each is as `parallel.data_parallel` returns it.
+    """
+
+    def apply(params: Params, video: jax.Array) -> tuple[jax.Array, step.Values]:
+        prediction, sowed = model.apply({"params": params}, video, mutable=["intermediates"])
+        return prediction, step.motion(sowed)
+
     learning_rate = optim.cosine(
         peak=config.lr,
         floor=config.lr_floor,
@@ -232,7 +254,7 @@ def _state(config: Config, params: Params) -> TrainState:
     return state.create(params, optimizer, ema=config.ema_decay is not None)
 
 
-def _abstract_state(config: Config, model: Any) -> TrainState:
+def abstract_state(config: Config, model: Any) -> TrainState:
     """Returns shapes and dtypes of the state: making real ones takes long to compile."""
     return jax.eval_shape(lambda: _state(config, _init(model, config.seed)))
 
@@ -257,6 +279,18 @@ def _init(model: Any, seed: int) -> Params:
     video = jnp.zeros((1, frames, size, size, model.in_channels))
     # This generator compiles in a third of the time of the default one.
     return model.init(jax.random.key(seed, impl="unsafe_rbg"), video)["params"]
+
+
+def _write_config(workdir: Path, config: Config) -> None:
+    """Leaves the config in `workdir`, which all hosts must see."""
+    if parallel.is_first_host():
+        checkpoint.write_config(workdir, config.to_dict())
+    parallel.wait_for_hosts("config written")
+    if not (workdir / checkpoint.CONFIG).is_file():
+        raise UserError(
+            f"{workdir} does not show what host 0 has written there. Pass a --workdir that all "
+            "hosts share, such as a network disk."
+        )
 
 
 @contextmanager

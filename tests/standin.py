@@ -1,11 +1,11 @@
 """A small network and a small input pipeline that stand in for the real ones in training tests.
 
-Run as a program, `python standin.py WORKDIR CONFIG.json [KILL_AT]`, it trains, and with KILL_AT
-kills itself without notice right after that step.
+`run_and_die` is for a process of its own, which it kills without notice.
 """
 
 import contextlib
-import json
+import fnmatch
+import functools
 import os
 import signal
 import sys
@@ -23,10 +23,8 @@ from flax import linen as nn
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from rvrt_jax import loading, logs, models, training  # noqa: E402
-from rvrt_jax.data import pipeline  # noqa: E402
+from rvrt_jax import loading, logs, models, parallel, training
+from rvrt_jax.data import pipeline
 
 
 class Flow(nn.Module):
@@ -41,16 +39,20 @@ class Net(nn.Module):
     """x4 super-resolution with three convolutions. [b, t, h, w, 3] -> [b, t, 4h, 4w, 3]."""
 
     width: int = 8
+    dtype: Any = jnp.float32
     scale = 4
     time_multiple = 1
     size_multiple = 1
+    pad_multiple = 1
     in_channels = 3
 
     @nn.compact
     def __call__(self, video: jax.Array) -> jax.Array:
         flow = Flow(name="spynet")(video)
-        x = nn.Conv(self.width, (3, 3), name="conv_in")(jnp.concatenate([video, flow], -1))
-        x = nn.Conv(48, (3, 3), name="conv_out")(nn.relu(x))
+        self.sow("intermediates", "flows_forward", flow)
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        x = conv(self.width, name="conv_in")(jnp.concatenate([video, flow], -1))
+        x = conv(48, name="conv_out")(nn.relu(x)).astype(jnp.float32)
         x = rearrange(x, "b t h w (i j c) -> b t (h i) (w j) c", i=4, j=4)
         b, t, h, w, c = x.shape
         return x + jax.image.resize(video, (b, t, h, w, c), "bilinear")
@@ -114,14 +116,14 @@ def config(**changes) -> Any:  # a ConfigDict
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[None]:
-    """Puts the stand-ins in place."""
-    with (
-        mock.patch.dict(models.MODELS, {"standin": Net}),
-        mock.patch.object(pipeline, "train", train),
-        mock.patch.object(pipeline, "validation", validation),
-        mock.patch.object(loading, "spynet_params", flow_params),
-    ):
+def installed(*, data: bool = True) -> Iterator[None]:
+    """Puts the stand-ins in place. data: the input pipeline's too, else the real one stays."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(models.MODELS, {"standin": Net}))
+        stack.enter_context(mock.patch.object(loading, "spynet_params", flow_params))
+        if data:
+            stack.enter_context(mock.patch.object(pipeline, "train", train))
+            stack.enter_context(mock.patch.object(pipeline, "validation", validation))
         yield
 
 
@@ -155,14 +157,42 @@ def signalled(number: signal.Signals, *, after: int) -> Iterator[None]:
         yield
 
 
-def main() -> None:
-    workdir, config_file, *kill_at = sys.argv[1:]
-    values = ConfigDict(json.loads(Path(config_file).read_text()))
-    with installed(), contextlib.ExitStack() as stack:
-        if kill_at:
-            stack.enter_context(signalled(signal.SIGKILL, after=int(kill_at[0])))
-        training.run(values, workdir)
+@contextlib.contextmanager
+def killed(where: str) -> Iterator[None]:
+    """Kills this process after "step N", or before it does "EVENT PATTERN" in checkpoints/.
+
+    EVENT is what the interpreter tells audit hooks: "os.mkdir", "open" or "os.rename".
+    """
+    event, pattern = where.split()
+    if event == "step":
+        with signalled(signal.SIGKILL, after=int(pattern)):
+            yield
+        return
+
+    def hook(name: str, args: tuple) -> None:
+        if name == event and fnmatch.fnmatch(str(args[0]), f"*/checkpoints/{pattern}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)  # for good: it cannot be removed
+    yield
 
 
-if __name__ == "__main__":
-    main()
+def run_and_die(workdir: str, values: dict, cache: str, where: str, data: bool = True) -> None:
+    """Trains with the config `values` until `where`; for a process of its own."""
+    jax.config.update("jax_default_matmul_precision", "float32")  # as in conftest.py
+    with cached_programs(Path(cache)), installed(data=data), killed(where):
+        training.run(ConfigDict(values), workdir)
+
+
+def run_on_host(index: int, address: str, workdir: str, values: dict, stop_after: int) -> None:
+    """Trains as one of two hosts, in a process of its own; stop_after: a SIGTERM, 0 for none."""
+    jax.config.update("jax_default_matmul_precision", "float32")
+    # A busy machine may keep one of them waiting for long.
+    patient = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=1000)
+    with mock.patch.object(jax.distributed, "initialize", patient):
+        parallel.join_hosts(coordinator=address, num_processes=2, process_id=index)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(installed())
+        if stop_after:
+            stack.enter_context(signalled(signal.SIGTERM, after=stop_after))
+        training.run(ConfigDict(values), workdir)

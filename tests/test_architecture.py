@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 # A module may import its own layer and those after it, and `errors`. Packages count as one module.
 LAYERS = (
     "train eval configs rvrt_jax demo convert.__main__",  # entry points, and the public names
-    "training validation inference evaluation scoring compare",
-    "step checkpoint logs tiling metrics loading weights download",
+    "training validation inference evaluation protocol scoring",
+    "step checkpoint logs tiling metrics loading weights download compare testsets consistency",
     "state optim parallel convert data",
     "models",
     "ops",
-    "errors",
+    "errors command_line",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 FREE_OF_JAX = ("data", "convert")

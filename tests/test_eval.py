@@ -15,7 +15,7 @@ from absl import flags
 from absl.testing import flagsaver
 from toy import PARAMS, Toy
 
-from rvrt_jax import compare, evaluation, loading, metrics, models
+from rvrt_jax import command_line, compare, evaluation, loading, metrics, models
 from rvrt_jax.convert import keys
 from rvrt_jax.convert import state as states
 from rvrt_jax.data.degrade import imresize
@@ -294,7 +294,7 @@ def command(program, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", arguments)  # config_flags looks for overrides there
         with flagsaver.flagsaver():
             try:
-                code = program.main(program.parse_flags(arguments))
+                code = program.main(command_line.parse_flags(arguments))
             except SystemExit as exit_:
                 return exit_.code, capsys.readouterr().err
         return code, capsys.readouterr().err

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import standin
+from flax import linen as nn
 
-from rvrt_jax import optim, parallel, state, step
+from rvrt_jax import models, optim, parallel, state, step
 from rvrt_jax.errors import UserError
+from rvrt_jax.models import layers
 
 BATCH = {k: np.stack([standin.Noise(1).map(i)[k] for i in range(4)]) for k in ("lq", "gt")}
 
@@ -34,6 +36,11 @@ def _apply(params, video):
     return standin.Net().apply({"params": params}, video)
 
 
+def _observed(params, video):
+    output, sowed = standin.Net().apply({"params": params}, video, mutable=["intermediates"])
+    return output, step.motion(sowed)
+
+
 @jax.jit
 def _gradient(params):
     return jax.grad(lambda p: step.charbonnier(_apply(p, BATCH["lq"]), BATCH["gt"]))(params)
@@ -43,7 +50,7 @@ def _train(params, batches, *, flow_frozen=False, ema_decay=None, accumulate=1, 
     optimizer = optim.adam(flow_multiplier=0.25, flow_frozen=flow_frozen)
     train = parallel.data_parallel(
         step.make(
-            _apply,
+            _observed,
             optimizer,
             lambda _: jnp.asarray(lr),
             flow_frozen=flow_frozen,
@@ -184,3 +191,110 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
         parallel.check_batch(12)
     with pytest.raises(UserError, match=r"config\.accumulate=4"):
         parallel.check_batch(16, accumulate=4)
+
+
+def test_computing_in_bfloat16_leaves_the_state_in_float32_and_the_step_nearly_as_it_was():
+    params = _params()
+
+    def stepped(dtype):
+        def apply(params, video):
+            return standin.Net(dtype=dtype).apply({"params": params}, video), {}
+
+        optimizer = optim.adam(flow_multiplier=0.25, flow_frozen=False)
+        rate = lambda _: jnp.asarray(1e-2)  # noqa: E731
+        one = step.make(apply, optimizer, rate, flow_frozen=False, axis_name=parallel.AXIS)
+        current = jax.device_put(state.create(params, optimizer, ema=False), parallel.replicated())
+        return parallel.data_parallel(one)(current, parallel.split(BATCH))
+
+    (half, a), (full, b) = stepped(jnp.bfloat16), stepped(jnp.float32)
+    assert {x.dtype.name for x in jax.tree.leaves(half)} == {"float32", "int32"}
+    assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=0.02)
+    assert float(a["grad_norm"]) == pytest.approx(float(b["grad_norm"]), rel=0.05)
+    assert float(a["grad_norm"]) != float(b["grad_norm"])  # it did compute in bfloat16
+    kernel = lambda result: np.asarray(result.params["conv_out"]["kernel"])  # noqa: E731
+    assert np.mean(np.sign(kernel(half)) == np.sign(kernel(full))) > 0.95
+
+
+class Chain(nn.Module):
+    """Two matrix products a step, over the first axis."""
+
+    remat: layers.Remat
+
+    @nn.compact
+    def __call__(self, xs):
+        def body(module, x):
+            return nn.Dense(3, name="b")(jnp.tanh(nn.Dense(5, name="a")(x)))
+
+        return layers.map_scan(self, body, xs, remat=self.remat)
+
+
+def test_remat_policies_give_one_gradient_and_recompute_what_they_say():
+    xs = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
+    params = Chain(False).init(jax.random.key(0), xs)
+    gradients, products = {}, {}
+    for remat in (False, True, "nothing", "dots"):
+        gradient = jax.grad(lambda p, r=remat: jnp.sum(Chain(r).apply(p, xs) ** 2))
+        products[remat] = str(jax.make_jaxpr(gradient)(params)).count("dot_general[")
+        gradients[remat] = gradient(params)
+    # Forward 2, backward 2 for the kernels and 1 between; the first one again where it is not kept.
+    assert products == {False: 5, True: 6, "nothing": 6, "dots": 5}
+    for other in gradients.values():
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), gradients[False], other
+        )
+    with pytest.raises(UserError, match=r"remat_policy is 'all'; choose from .*'nothing'"):
+        layers.remat_choice(True, "all")
+    assert layers.remat_choice(False, "dots") is False
+    assert layers.remat_choice(True, "dots") == "dots"
+
+
+def test_motion_is_read_from_what_networks_sow():
+    flows = np.zeros((3, 1, 2, 2, 2), np.float32)
+    flows[1, 0, 0, 1] = 3, 4
+    pairs = np.float32([[0.5, 2], [1.5, 7]])  # of two clips, mean and maximum each
+    found = step.motion(
+        {"flows_forward": (flows,), "flows_backward": (flows[:0],), "features": ({"a": flows},)}
+        | {"forward_1": {"residue_lengths": (pairs,)}}
+    )
+    expected = {"flow_mean": 5 / 12, "flow_max": 5, "offset_mean": 1, "offset_max": 7}
+    assert {k: float(v) for k, v in found.items()} == pytest.approx(expected)
+    assert step.motion({}) == {}
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_training_step_of_rvrt_reports_flow_and_offsets_of_every_clip(remat):
+    """Out of the scan over clips and through its gradient; only traced, for speed."""
+    fields = {"embed_dims": (12,) * 3, "num_blocks": (1,) * 3, "num_heads": (2,) * 3}
+    fields |= {"num_feat": 8, "deformable_groups": 2, "attention_heads": 2, "remat": remat}
+    model = models.build("rvrt", **fields)
+    video = jax.ShapeDtypeStruct((2, 8, 8, 8, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
+
+    def loss(params, video):
+        output, sowed = model.apply({"params": params}, video, mutable=["intermediates"])
+        return jnp.sum(output), (step.motion(sowed), sowed["intermediates"]["forward_2"])
+
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    (_, (motion, branch)), _ = jax.eval_shape(differentiate, params, video)
+    assert set(motion) == {"flow_mean", "flow_max", "offset_mean", "offset_max"}
+    assert {value.shape for value in motion.values()} == {()}
+    (lengths,) = branch["residue_lengths"]
+    assert lengths.shape == (3, 2)  # four clips of two frames, all but the first aligned
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("1.2.3.4:5", None, None), "--num_processes, --process_id missing: a plain cluster"),
+        (("1.2.3.4:5", 2, 2), "--process_id=2 with --num_processes=2; .* from 0 to 1"),
+        (("1.2.3.4:5", 2, 1), r"could not be joined \(DEADLINE_EXCEEDED\)\. Start the same"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_refused(given, message, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("DEADLINE_EXCEEDED\nand where")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    names = ("coordinator", "num_processes", "process_id")
+    with pytest.raises(UserError, match=message):
+        parallel.join_hosts(**dict(zip(names, given, strict=True)))

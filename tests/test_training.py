@@ -1,18 +1,22 @@
 """Whole runs on a stand-in network: stopping, killing, resuming, and what is left on disk."""
 
+import contextlib
 import json
-import os
+import resource
+import shutil
 import signal
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import pytest
 import standin
+from toy import PARAMS, Toy
 
-from rvrt_jax import checkpoint, optim, training
+from rvrt_jax import checkpoint, metrics, optim, parallel, training, validation
+from rvrt_jax.data import degrade
 from rvrt_jax.errors import UserError
 
 STEPS = standin.config().steps
@@ -28,7 +32,7 @@ def _final(workdir: Path, **changes):
     with standin.installed(), checkpoint.Checkpoints(workdir) as checkpoints:
         config = standin.config(**changes)
         data = iter(standin.train(None, seed=0, batch_size=4))
-        result = checkpoints.restore(training._abstract_state(config, standin.Net()), data)
+        result = checkpoints.restore(training.abstract_state(config, standin.Net()), data)
         assert result is not None and checkpoints.latest() == config.steps == int(result.step)
         return result
 
@@ -79,6 +83,7 @@ def test_the_log_says_what_happened(straight):
         [line["lr"] for line in steps], [rate(i) for i in range(STEPS)], rtol=1e-5
     )
     expected = {"step", "loss", "psnr", "grad_norm", "lr", "skipped", "steps_per_second"}
+    expected |= {"flow_mean", "flow_max"}
     assert set(steps[0]) == expected
     assert [line["step"] for line in lines if "validation" in line] == [6, 12]
     assert len(list((straight / "tensorboard").iterdir())) == 1
@@ -115,20 +120,6 @@ def test_a_stop_signal_saves_and_the_same_call_goes_on(tmp_path, straight, numbe
     _assert_same(_final(tmp_path), _final(straight))
 
 
-@pytest.mark.parametrize("kill_at", [1, 6, 11])
-def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, cache, kill_at):
-    """Killed before the first checkpoint, while one is being written, and near the end."""
-    config_file = tmp_path / "config.json"
-    config_file.write_text(json.dumps(standin.config().to_dict()))
-    command = [sys.executable, standin.__file__, str(tmp_path / "run"), str(config_file)]
-    killed = subprocess.run([*command, str(kill_at)], env=os.environ | cache, timeout=240)
-    assert killed.returncode == -signal.SIGKILL
-    _run(tmp_path / "run")
-    _assert_same(_final(tmp_path / "run"), _final(straight))
-    steps = [line["step"] for line in _lines(tmp_path / "run") if "loss" in line]
-    assert steps == list(range(1, STEPS + 1))
-
-
 def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path, straight, caplog):
     with standin.signalled(signal.SIGTERM, after=7):
         _run(tmp_path)  # leaves checkpoints 6 and 8
@@ -144,11 +135,61 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path, straight
     _assert_same(_final(tmp_path), _final(straight))
 
 
-def test_a_checkpoint_of_another_structure_is_left_alone(tmp_path):
-    _run(tmp_path, steps=2)
-    with pytest.raises(UserError, match=r"no checkpoint in .* config\.ema_decay"):
-        _run(tmp_path, steps=4, ema_decay=None)
-    assert (tmp_path / "checkpoints" / "2").is_dir()
+def test_a_checkpoint_of_another_structure_is_left_alone(straight):
+    for change, message in (
+        ({"ema_decay": None}, r"config\.ema_decay=0\.9, not None.*--config\.ema_decay=0\.9"),
+        ({"data": {"root": "nowhere", "num_workers": 3}}, r"config\.data\.num_workers=None, not 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _run(straight, **change)
+    (straight / "checkpoints" / "12" / "rest").rename(straight / "hidden")
+    (straight / "checkpoints" / "9" / "rest").rename(straight / "hidden_9")
+    with pytest.raises(UserError, match=r"no checkpoint in .* \(newest: 12, .*--workdir"):
+        _run(straight)
+    (straight / "hidden").rename(straight / "checkpoints" / "12" / "rest")
+    (straight / "hidden_9").rename(straight / "checkpoints" / "9" / "rest")
+
+
+def test_how_a_model_is_computed_may_change_on_the_way(tmp_path, capsys):
+    fields = {"name": "standin", "width": 8}
+    _run(tmp_path, model=fields, steps=2)
+    _run(tmp_path, model=fields | {"dtype": "bfloat16"}, steps=3)
+    assert "model.dtype: None -> bfloat16" in capsys.readouterr().err
+    assert int(_final(tmp_path, steps=3).step) == 3
+
+
+def test_a_full_disk_ends_the_run_with_a_message(tmp_path):
+    """A limit on the size of files stands in for the disk: writing fails half way as well."""
+    big = {"name": "standin", "width": 600}  # a checkpoint of several MB
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"could not be written to .*MiB free.*from the start"):
+            _run(tmp_path, model=big, steps=2, save_every=1, eval_every=9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    _run(tmp_path, model=big, steps=2, save_every=1, eval_every=9)  # as the message says
+
+
+def test_too_little_room_is_found_before_the_first_step(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    with pytest.raises(UserError, match=r"has 1 MiB free; its checkpoints, 1 MiB each, need 1"):
+        _run(tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_a_picture_shows_input_output_and_truth(straight):
+    pictures = sorted(path.name for path in (straight / "pictures").iterdir())
+    assert pictures == ["validation_0000006.png", "validation_0000012.png"]
+    picture = cv2.imread(str(straight / "pictures" / pictures[1]))[..., ::-1]
+    (clip,) = standin.validation(None)
+    gt = clip["gt"][1]  # the middle one of two frames, smaller than the picture's crops
+    size, step = len(gt), validation.CROP + validation.GAP
+    np.testing.assert_array_equal(picture[:size, 2 * step : 2 * step + size], gt)
+    enlarged = degrade.imresize(clip["lq"], 4)[1]
+    np.testing.assert_array_equal(picture[:size, :size], enlarged)
+    assert np.any(picture[:size, step : step + size] != enlarged)
 
 
 def test_a_finished_run_says_so_and_more_steps_go_on(tmp_path, capsys):
@@ -186,3 +227,54 @@ def test_values_that_cannot_work_are_refused_at_once(tmp_path):
         with pytest.raises(UserError, match=message):
             _run(tmp_path / "run", **change)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_validation_takes_clips_of_any_size_and_keeps_their_order(devices, monkeypatch):
+    """Three frames for a network of clips of two; several devices are one in several roles."""
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1] * devices)
+    rng = np.random.default_rng(0)
+    clips, expected = [], {}
+    for i in range(4):
+        lq = rng.integers(0, 255, (3, 5 + i, 7, 3)).astype(np.uint8)
+        gt = rng.integers(0, 255, (3, 20 + 4 * i, 28, 3)).astype(np.uint8)
+        clips.append({"name": f"clip {i}", "lq": lq, "gt": gt})
+        enlarged = lq.repeat(4, axis=1).repeat(4, axis=2)
+        frames = [metrics.frame_scores(a, b) for a, b in zip(enlarged, gt, strict=True)]
+        expected[f"clip {i}"] = {k: np.mean([f[k] for f in frames]) for k in frames[0]}
+    result = validation.score(Toy(), PARAMS, clips, stop=lambda: False)
+    assert result is not None and list(result.scores) == list(expected)
+    for name, scores in expected.items():
+        assert result.scores[name] == pytest.approx(scores)
+    assert validation.score(Toy(), PARAMS, clips, stop=lambda: True) is None
+
+
+def test_a_denoiser_gets_its_noise_level():
+    """The network adds the level to its input; frames carry it as their fourth channel."""
+    rng = np.random.default_rng(0)
+    gt = rng.integers(0, 200, (2, 12, 13, 3)).astype(np.uint8)
+    lq = np.concatenate([gt / np.float32(255), np.full((2, 12, 13, 1), 20 / 255, np.float32)], -1)
+    model = Toy(scale=1, in_channels=4)
+    clips = [{"name": "clip", "lq": lq, "gt": gt}]
+    result = validation.score(model, PARAMS, clips, stop=lambda: False)
+    assert result is not None
+    assert result.scores["clip"]["psnr_rgb"] == pytest.approx(20 * np.log10(255 / 20), abs=1e-4)
+    assert validation.bicubic(clips, scale=1)["clip"]["psnr_rgb"] == np.inf
+
+
+def test_work_is_shared_out_over_devices_in_order(monkeypatch):
+    devices = ["a", "b", "c"]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    monkeypatch.setattr(jax, "default_device", lambda device: contextlib.nullcontext())
+    met = threading.Barrier(3, timeout=60)
+
+    def work(device, item):
+        if item < 3:
+            met.wait()  # passes only if three work at a time
+        return device, item
+
+    done = parallel.share_devices(work, range(7))
+    assert [item for _, item in done] == list(range(7))
+    assert {device for device, _ in done[:3]} == set(devices)
+    with pytest.raises(ZeroDivisionError):
+        parallel.share_devices(lambda device, item: 1 // item, [1, 0, 2])

@@ -12,7 +12,7 @@ import numpy as np
 
 from rvrt_jax import loading
 from rvrt_jax.convert import keys, state, tables
-from rvrt_jax.errors import UserError
+from rvrt_jax.errors import exit_code
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -42,12 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="which checkpoint of a run; default: the best")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the stored numbers")
     arguments = parser.parse_args(argv)
-    try:
-        _convert(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _convert(arguments))
 
 
 def _object(text: str) -> dict:

@@ -92,7 +92,7 @@ class VideoReader(FrameSource):
         if not scan.complete and not self._skip:
             raise UserError(
                 f"{path} is cut short: about {scan.count} frames can be read. Copy it again, or "
-                "pass damaged='skip' to work with those."
+                "pass damaged='skip' (eval.py: --damaged=skip) to work with those."
             )
         with open_container(path) as container:
             stream = main_stream(container, path)
@@ -245,7 +245,8 @@ class VideoReader(FrameSource):
     def _damage(self, index: int) -> UserError:
         return UserError(
             f"{self.path} is damaged: {index} frames could be read, the next one is broken. "
-            "Copy it again, or pass damaged='skip' to leave out what cannot be decoded."
+            "Copy it again, or pass damaged='skip' (eval.py: --damaged=skip) to leave out what "
+            "cannot be decoded."
         )
 
     def _to_rgb(self, frame: VideoFrame, index: int) -> np.ndarray:

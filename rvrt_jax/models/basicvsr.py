@@ -13,7 +13,15 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.layers import Conv, Dtype, leaky_relu, map_scan
+from rvrt_jax.models.layers import (
+    Conv,
+    Dtype,
+    Remat,
+    leaky_relu,
+    map_scan,
+    remat_choice,
+    rematerialised,
+)
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.ops.resize import pixel_shuffle, resize_bilinear
 from rvrt_jax.ops.sample import warp
@@ -38,7 +46,7 @@ class Trunk(nn.Module):
 
     num_feat: int
     num_block: int
-    remat: bool
+    remat: Remat
     dtype: Dtype
 
     def setup(self):
@@ -53,7 +61,7 @@ class Trunk(nn.Module):
         """
         state = jnp.zeros((*frames.shape[1:-1], self.num_feat), self.dtype)
         none = jnp.zeros((1, *frames.shape[1:-1], 2), flows.dtype)  # zeros, wherever they move
-        step = nn.remat(Trunk.step, prevent_cse=False) if self.remat else Trunk.step
+        step = rematerialised(Trunk.step, self.remat)
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
         return scan(self, state, (frames, jnp.concatenate([none, flows])))[1]
 
@@ -74,13 +82,15 @@ class BasicVSR(nn.Module):
     [b, t, 4h, 4w, 3], not clipped.
 
     `num_feat`: width; `num_block`: residual blocks of each trunk. `remat`: recompute each frame's
-    step in the backward pass instead of keeping its intermediate values. `dtype`: of the matrix
-    products; flow, positions and the final sum are float32 always.
+    step in the backward pass instead of keeping its intermediate values, but for what
+    `remat_policy` keeps ("nothing", or "dots": the results of matrix products). `dtype`: of the
+    matrix products; flow, positions and the final sum are float32 always.
     """
 
     num_feat: int = 64
     num_block: int = 30
     remat: bool = False
+    remat_policy: str = "nothing"
     dtype: Dtype = jnp.float32
 
     scale = 4  # output size over input size
@@ -92,7 +102,7 @@ class BasicVSR(nn.Module):
     def setup(self):
         conv = functools.partial(Conv, dtype=self.dtype)
         self.spynet = SpyNet()
-        trunk = functools.partial(Trunk, self.num_feat, self.num_block, self.remat, self.dtype)
+        trunk = functools.partial(Trunk, self.num_feat, self.num_block, self._remat, self.dtype)
         self.backward, self.forward = trunk(), trunk()
         self.fusion = conv(self.num_feat, kernel=1)
         self.upconv1, self.upconv2 = conv(4 * self.num_feat), conv(4 * self.num_feat)
@@ -103,12 +113,16 @@ class BasicVSR(nn.Module):
         if video.shape[-1] != 3:
             raise UserError(f"the video has {video.shape[-1]} channels; BasicVSR takes 3 (RGB).")
         frames = jnp.moveaxis(video.astype(jnp.float32), 1, 0)
-        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self.remat)
+        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self._remat)
         self.sow("intermediates", "flows_backward", to_next)
         backward = self.backward(frames[::-1], to_next[::-1])[::-1]
         forward = self.forward(frames, to_previous)
         xs = (frames, backward, forward)
-        return jnp.moveaxis(map_scan(self, BasicVSR._upsample, xs, remat=self.remat), 0, 1)
+        return jnp.moveaxis(map_scan(self, BasicVSR._upsample, xs, remat=self._remat), 0, 1)
+
+    @property
+    def _remat(self) -> Remat:
+        return remat_choice(self.remat, self.remat_policy)
 
     def _upsample(self, inputs: tuple[Array, Array, Array]) -> Array:
         """Makes one frame, [b, 4h, 4w, 3], of the input frame and both trunks' states."""

@@ -3,11 +3,13 @@
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from jax import Array
 
+from rvrt_jax.errors import UserError
 from rvrt_jax.ops.conv import conv2d
 
 Dtype = Any
@@ -65,13 +67,45 @@ def layer_norm(name: str, dtype: Dtype) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
 
 
-def map_scan(module: nn.Module, body, xs, *, remat: bool = False):
+def lengths(vectors: Array) -> Array:
+    """Returns the mean and the largest length of vectors [..., 2], float32 [2]; no gradient."""
+    squares = jnp.sum(jax.lax.stop_gradient(vectors).astype(jnp.float32) ** 2, axis=-1)
+    length = jnp.sqrt(squares)
+    return jnp.stack([jnp.mean(length), jnp.max(length)])
+
+
+# What the backward pass need not recompute: nothing is kept, or results of matrix products are.
+REMAT_POLICIES = {
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+Remat = bool | str  # False, True ("nothing"), or the name of a policy
+
+
+def remat_choice(remat: bool, policy: str) -> Remat:
+    """Returns the policy where `remat` is on; raises UserError for one that does not exist."""
+    if policy not in REMAT_POLICIES:
+        raise UserError(f"remat_policy is {policy!r}; choose from {sorted(REMAT_POLICIES)}.")
+    return policy if remat else False
+
+
+def rematerialised(body, remat: Remat):
+    """Returns a method whose intermediate values the backward pass computes anew, if asked to."""
+    if not remat:
+        return body
+    policy = REMAT_POLICIES["nothing" if remat is True else remat]
+    return nn.remat(body, prevent_cse=False, policy=policy)
+
+
+def map_scan(module: nn.Module, body, xs, *, remat: Remat = False):
     """Applies `body(module, x)` along the first axis of `xs`, one entry at a time.
 
     So memory does not grow with the clip. remat: recompute intermediate values in the backward
     pass instead of keeping them.
     """
-    function = nn.remat(body, prevent_cse=False) if remat else body
+    function = rematerialised(body, remat)
     scan = nn.scan(
         lambda module, _, x: ((), function(module, x)),
         variable_broadcast="params",

@@ -19,9 +19,13 @@ from rvrt_jax.models.layers import (
     Dtype,
     Linear,
     Mlp,
+    Remat,
     from_clips,
     leaky_relu,
+    lengths,
     map_scan,
+    remat_choice,
+    rematerialised,
     to_clips,
 )
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
@@ -46,8 +50,9 @@ class GuidedDeformAttn(nn.Module):
 
     q, k, v: [b, n, h, w, c], the current clip's and the previous clip's features and the previous
     clip's hidden state. flows: float32 [b, i, s, h, w, 2], for target frame i and slot s the flow
-    to support frame (s + i) mod n. Returns the aligned features [b, n, h, w, c] and the refined
-    flows, the mean of the sampling offsets over groups and taps.
+    to support frame (s + i) mod n. Returns the aligned features [b, n, h, w, c], the refined
+    flows, the mean of the sampling offsets over groups and taps, and the mean and largest length
+    of what is added to `flows`, [2].
     """
 
     clip_size: int
@@ -60,9 +65,10 @@ class GuidedDeformAttn(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, q: Array, k: Array, v: Array, flows: Array) -> tuple[Array, Array]:
+    def __call__(self, q: Array, k: Array, v: Array, flows: Array) -> tuple[Array, Array, Array]:
         c = q.shape[-1]
-        offsets = self.predict_offsets(q, v, flows)
+        residue = self.predict_residue(q, v, flows)
+        offsets = residue + rearrange(flows[..., ::-1], "b i s h w y -> b i h w s 1 1 y")
         linear = functools.partial(Linear, dtype=self.dtype)
         queries = linear(2 * c, name="q")(q)
         keys_values = jnp.concatenate([linear(2 * c, name="k")(k), linear(2 * c, name="v")(v)], -1)
@@ -72,10 +78,10 @@ class GuidedDeformAttn(nn.Module):
         x = linear(c, name="proj")(jax.vmap(attend)(queries, keys_values, offsets))
         aligned = x + Mlp(2 * c, dtype=self.dtype, name="mlp")(x)
         refined = rearrange(offsets.mean((-3, -2)), "b i h w s y -> b i s h w y")[..., ::-1]
-        return aligned, refined
+        return aligned, refined, lengths(residue)
 
-    def predict_offsets(self, q: Array, v: Array, flows: Array) -> Array:
-        """Returns the sampling offsets, float32 [b, i, h, w, s, g, k, 2], (y, x) in pixels."""
+    def predict_residue(self, q: Array, v: Array, flows: Array) -> Array:
+        """Returns the sampling offsets less `flows`, float32 [b, i, h, w, s, g, k, 2], (y, x)."""
         n, taps = self.clip_size, self.window[0] * self.window[1]
         support = (jnp.arange(n)[:, None] + jnp.arange(n)) % n
         warped = jax.vmap(jax.vmap(jax.vmap(warp)))(v[:, support], flows)
@@ -88,10 +94,9 @@ class GuidedDeformAttn(nn.Module):
         last = functools.partial(Conv, kernel_init=nn.initializers.zeros, dtype=self.dtype)
         x = last(n * self.groups * taps * 2, 1, name="offset_conv_5")(x)
         residue = self.max_residue * jnp.tanh(x.astype(jnp.float32))
-        residue = rearrange(
+        return rearrange(
             residue, "b i h w (s g k y) -> b i h w s g k y", s=n, g=self.groups, k=taps
         )
-        return residue + rearrange(flows[..., ::-1], "b i s h w y -> b i h w s 1 1 y")
 
 
 class Branch(nn.Module):
@@ -99,7 +104,7 @@ class Branch(nn.Module):
 
     backbone: nn.Module
     align: nn.Module
-    remat: bool
+    remat: Remat
 
     def __call__(self, earlier: Array, flows: Array) -> tuple[Array, Array]:
         """Runs over all clips.
@@ -110,11 +115,12 @@ class Branch(nn.Module):
         """
         previous = jnp.concatenate([earlier[:1], earlier[:-1]])[..., -1, :]
         flows = jnp.pad(flows, [(1, 0)] + [(0, 0)] * (flows.ndim - 1))
-        step = nn.remat(Branch.step, prevent_cse=False) if self.remat else Branch.step
+        step = rematerialised(Branch.step, self.remat)
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
         start = jnp.zeros_like(previous[0])
         xs = jnp.arange(earlier.shape[0]) == 0, earlier, previous, flows
-        _, (hidden, refined) = scan(self, start, xs)
+        _, (hidden, refined, residues) = scan(self, start, xs)
+        self.sow("intermediates", "residue_lengths", residues[1:])
         return hidden, refined[1:]
 
     def step(self, hidden: Array, x: tuple[Array, Array, Array, Array]):
@@ -122,18 +128,18 @@ class Branch(nn.Module):
         align."""
         is_first, earlier, previous, flows = x
 
-        def align(branch: "Branch") -> tuple[Array, Array]:
+        def align(branch: "Branch") -> tuple[Array, Array, Array]:
             return branch.align(earlier[..., -1, :], previous, hidden, flows)
 
-        def nothing(branch: "Branch") -> tuple[Array, Array]:
-            return jnp.zeros_like(hidden), jnp.zeros_like(flows)
+        def nothing(branch: "Branch") -> tuple[Array, Array, Array]:
+            return jnp.zeros_like(hidden), jnp.zeros_like(flows), jnp.zeros(2)
 
         if self.is_initializing():
             align(self)  # parameters cannot be made in one branch of a condition alone
         # One program for all clips, not another for the first, halves the memory of short videos.
-        aligned, refined = nn.cond(is_first, nothing, align, self)
+        aligned, refined, residues = nn.cond(is_first, nothing, align, self)
         hidden = self.refine(earlier, aligned)
-        return hidden, (hidden, refined)
+        return hidden, (hidden, refined, residues)
 
     def refine(self, earlier: Array, aligned: Array) -> Array:
         """`aligned + backbone(everything known about the clip)`."""
@@ -173,7 +179,8 @@ class RVRT(nn.Module):
     `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict
     the sampling offsets, 64 in every published size. `attention`: "streamed" (default) or "plain",
     the readable definition. `remat`: recompute each clip's step in the backward pass instead of
-    keeping its intermediate values. `dtype`: of the matrix products; flow, sampling positions,
+    keeping its intermediate values, but for what `remat_policy` keeps ("nothing", or "dots": the
+    results of matrix products). `dtype`: of the matrix products; flow, sampling positions,
     softmax, norm statistics and the final sum are float32 always.
     """
 
@@ -195,6 +202,7 @@ class RVRT(nn.Module):
     offset_feat: int = 64
     attention: str = "streamed"
     remat: bool = False
+    remat_policy: str = "nothing"
     dtype: Dtype = jnp.float32
 
     @property
@@ -246,7 +254,7 @@ class RVRT(nn.Module):
                 self.attention,
                 self.dtype,
             )
-            setattr(self, name, Branch(backbone, align, self.remat))
+            setattr(self, name, Branch(backbone, align, self._remat))
         self.reconstruct = self._rstb(reconstruct, frame_window, self.inputconv_groups[5])
         self.upsampler = Upsampler(self.num_feat, self.dtype)
 
@@ -302,7 +310,11 @@ class RVRT(nn.Module):
             raise UserError(f"the video has {c} channels; this model takes {self.in_channels}.")
 
     def _map(self, body, xs):
-        return map_scan(self, body, xs, remat=self.remat)
+        return map_scan(self, body, xs, remat=self._remat)
+
+    @property
+    def _remat(self) -> Remat:
+        return remat_choice(self.remat, self.remat_policy)
 
     def _shallow(self, frames: Array) -> Array:
         x = frames.astype(self.dtype)
@@ -327,7 +339,7 @@ class RVRT(nn.Module):
         frame visited to the m-th.
         """
         frames = jnp.moveaxis(frames, 1, 0)
-        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self.remat)
+        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self._remat)
         self.sow("intermediates", "flows_backward", to_next)
         self.sow("intermediates", "flows_forward", to_previous)
         return {"backward": to_next[::-1], "forward": to_previous}

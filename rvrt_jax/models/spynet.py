@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from rvrt_jax.models.layers import Conv, map_scan
+from rvrt_jax.models.layers import Conv, Remat, map_scan
 from rvrt_jax.ops.resize import average_pool_2x2, resize_bilinear
 from rvrt_jax.ops.sample import warp
 
@@ -60,7 +60,7 @@ class SpyNet(nn.Module):
         return flow * jnp.array([w / size[1], h / size[0]], jnp.float32)
 
 
-def neighbour_flows(spynet: SpyNet, frames: Array, *, remat: bool = False) -> tuple[Array, Array]:
+def neighbour_flows(spynet: SpyNet, frames: Array, *, remat: Remat = False) -> tuple[Array, Array]:
     """Returns the flows from each frame to the next and back, float32 [t - 1, b, h, w, 2] each.
 
     frames: float32 [t, b, h, w, 3]. One pair of frames at a time, so that memory does not grow

@@ -1,0 +1,182 @@
+"""The training step: steps per second, first call, peak memory; and the input pipeline alone.
+
+    python benchmarks/train_step.py                  # rvrt_tiny, and rvrt_sr at 6 frames of 32x32
+    python benchmarks/train_step.py --grow           # with more frames, larger crops, more channels
+    python benchmarks/train_step.py --devices 1 2 4  # what sharing a batch costs
+    python benchmarks/train_step.py --config configs/rvrt_tiny.py --input  # needs its data
+
+Each case runs in a process of its own, on one batch of made-up numbers: what is measured is the
+step as train.py compiles it, with loss, gradient and Adam, without the input. Virtual devices
+(--devices on a CPU) share its cores: that case shows the overhead of sharing out and averaging,
+and no speed-up. On an accelerator the memory is the device's, on a CPU the process's.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import measure
+import numpy as np
+from absl import flags
+
+from rvrt_jax import parallel, training
+from rvrt_jax.data import pipeline
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"frames": 6, "crop": 128, "batch": 1}  # what fits two cores and a few GB
+CASES = [
+    {"recipe": "rvrt_tiny", "frames": 6, "crop": 128, "batch": 4},
+    {"recipe": "rvrt_sr", **SMALL},
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the training step.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--grow", action="store_true", help="frames, crop and width, in turns")
+    parser.add_argument("--devices", type=int, nargs="+", help="share one batch over as many")
+    parser.add_argument("--config", type=Path, help="recipe for --input")
+    parser.add_argument("--input", action="store_true", help="time the input pipeline alone")
+    parser.add_argument("--results", type=Path, default=measure.RESULTS)
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(measure_one(**args.case)))
+        return
+    if args.input:
+        if args.config is None:
+            parser.error("--input needs --config, whose data is read")
+        rows, name = [input_pipeline(args.config, batches=20)], "train_input"
+    else:
+        cases, name = chosen(grow=args.grow, devices=args.devices)
+        rows = [one_process(case | {"repeats": args.repeats}) for case in cases]
+    gflops = measure.matmul_gflops()
+    measure.print_table(rows)
+    print(f"float32 matrix products: {gflops:.0f} GFLOP/s")
+    measure.write(name, {"rows": rows, "matmul_gflops": gflops}, args.results)
+
+
+def chosen(*, grow: bool, devices: list[int] | None) -> tuple[list[dict[str, Any]], str]:
+    """Returns the cases to measure and the name of their results."""
+    if devices:
+        tiny = CASES[0] | {"crop": 64, "batch": max(devices)}
+        return [tiny | {"devices": count} for count in devices], "train_devices"
+    if grow:
+        base = CASES[0] | {"batch": 1, "remat": True}
+        changes = [{}, {"frames": 12}, {"crop": 256}, {"width": 64}]
+        return [base | change for change in changes], "train_growth"
+    modes = [
+        {"remat": remat, "dtype": dtype}
+        for dtype in ("float32", "bfloat16")
+        for remat in (False, True)
+    ]
+    return [case | mode for case in CASES for mode in modes], "train_step"
+
+
+def one_process(case: dict[str, Any]) -> dict[str, Any]:
+    """Measures a case in a process that sees its number of virtual CPU devices."""
+    devices = {"JAX_NUM_CPU_DEVICES": str(case.get("devices", 1))}
+    with mock.patch.dict(os.environ, devices):
+        return measure.in_subprocess(__file__, case)
+
+
+def measure_one(
+    recipe: str,
+    frames: int,
+    crop: int,
+    batch: int,
+    repeats: int,
+    remat: bool = True,
+    dtype: str = "float32",
+    width: int | None = None,
+    devices: int | None = None,
+) -> dict[str, Any]:
+    """Returns the row of one case, measured in this process.
+
+    frames, crop: of the ground truth. width: channels of the network, in place of the recipe's.
+    """
+    config = read(ROOT / "configs" / f"{recipe}.py")
+    config.batch_size = batch
+    config.model.remat, config.model.dtype = remat, dtype
+    if width is not None:
+        config.model.embed_dims = (width,) * 3
+    step, state, scale = prepare(config)
+    rng = np.random.default_rng(0)
+    low = (batch, frames, crop // scale, crop // scale, 3)
+    shapes = {"lq": low, "gt": (batch, frames, crop, crop, 3)}
+    whole = {key: rng.random(shape, np.float32) for key, shape in shapes.items()}
+    split = parallel.split(whole)
+    before = measure.peak_bytes()
+    start = time.perf_counter()
+    call = functools.partial(step, state, split)
+    jax.block_until_ready(call())
+    compiling = time.perf_counter() - start
+    taken = measure.seconds(call, repeats=repeats)
+    stats = jax.local_devices()[0].memory_stats()
+    peak = stats["peak_bytes_in_use"] if stats else measure.peak_bytes()
+    return {
+        "recipe": recipe,
+        "channels": config.model.embed_dims[0],
+        "frames": frames,
+        "crop": crop,
+        "batch": batch,
+        "devices": jax.device_count(),
+        "dtype": dtype,
+        "remat": remat,
+        "steps_per_s": 1 / taken,
+        "first_call_s": compiling,
+        "peak_MiB": peak / measure.MIB,
+        "peak_before_MiB": before / measure.MIB,
+    }
+
+
+def prepare(config: Any) -> tuple[Any, Any, int]:
+    """Returns the step, a state of made-up numbers, and the scale."""
+    rng = np.random.default_rng(0)
+    model = training.build_model(config)
+
+    def made_up(x: jax.ShapeDtypeStruct) -> np.ndarray:
+        """Small and not negative, as second moments are; drawing real ones compiles for long."""
+        return (0.02 * rng.random(x.shape)).astype(x.dtype)
+
+    state = jax.tree.map(made_up, training.abstract_state(config, model))
+    state = jax.device_put(state, parallel.replicated())
+    return training.steps(config, model)(False), state, model.scale
+
+
+def input_pipeline(path: Path, *, batches: int) -> dict[str, Any]:
+    """Returns the samples per second that the input of a recipe gives when nothing else runs."""
+    config = read(path)
+    flags.FLAGS.mark_as_parsed()  # grain's workers ask for it
+    data = iter(pipeline.train(config.data.to_dict(), seed=0, batch_size=config.batch_size))
+    next(data)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(data)
+    taken = time.perf_counter() - start
+    return {
+        "recipe": path.stem,
+        "workers": config.data.num_workers,
+        "batch": config.batch_size,
+        "samples_per_s": batches * config.batch_size / taken,
+    }
+
+
+def read(path: Path) -> Any:
+    """Returns the config of a recipe."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+if __name__ == "__main__":
+    main()

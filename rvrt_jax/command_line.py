@@ -1,0 +1,26 @@
+"""What train.py and eval.py share: flags whose mistakes end in one line instead of a traceback."""
+
+import sys
+
+from absl import app, flags, logging
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; leaves the program at an unknown config key or an unreadable config."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except AttributeError as error:
+        if error.args and isinstance(error.args[0], KeyError):  # what a locked config raises
+            message = str(error.args[0].args[0]).replace("\n", ": ")
+            sys.exit(f"error: the config has no key {message}")
+        raise
+    except OSError as error:  # the config file
+        sys.exit(f"error: {error}")
+
+
+def check_rest(argv: list[str]) -> None:
+    """Leaves the program at an argument that is no flag; quiets libraries unless asked not to."""
+    if len(argv) > 1:
+        sys.exit(f"error: {argv[1]!r} is not a flag. Did you mean --{argv[1]}?")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax tells every move at INFO

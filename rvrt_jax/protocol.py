@@ -1,0 +1,362 @@
+"""Runs test sets by the published protocol, and shows the scores beside the published ones.
+
+Frames are clamped to [0, 1] and rounded to 8 bit before scoring, no border is cropped; the scores
+of a clip are means over its frames, those of a set means over clips and, since they differ where
+clips do in length, means over all frames. How a set is tiled is in `testsets`.
+
+Two things cannot be as published. The noise of Set8 and DAVIS came from PyTorch's generator: ours
+has the same distribution, drawn anew from seed 0 for each clip; `noise` gives the original one, at
+about 0.01 dB. The deblurring papers took SSIM from MATLAB, about 0.01 above this one (PSNR agrees).
+LPIPS is left out: its weights come with no package.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from tqdm import tqdm
+
+from rvrt_jax import consistency, inference, loading, metrics, parallel, scoring
+from rvrt_jax.convert.files import replacing
+from rvrt_jax.data.degrade import DEGRADATIONS
+from rvrt_jax.data.frames import open_frames, to_float, to_uint
+from rvrt_jax.errors import UserError
+from rvrt_jax.testsets import PUBLISHED, TEST_SETS, Clip, TestSet, find
+from rvrt_jax.tiling import check_tile
+
+FILES = ("scores.md", "scores.csv", "scores.json")
+MIDDLE = 3  # of a septuplet, counted from 0
+Frame = dict[str, float]  # the scores of a frame
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How the sets are run.
+
+    data: folder of the test sets. degrade: makes an input that is missing of the ground truth.
+    noise: folder with <clip>.npy, standard normal noise [t, 3, h, w], for denoising. tile, overlap:
+    in place of the published ones; "auto" as in `restore`. temporal: also measures the warping
+    error.
+    """
+
+    data: Path
+    degrade: bool = False
+    noise: Path | None = None
+    tile: tuple[int, int, int] | str | None = "published"
+    overlap: tuple[int, int, int] = (2, 20, 20)
+    temporal: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One clip of one set at one noise level."""
+
+    key: str
+    test: TestSet
+    sigma: int | None
+    clip: Clip
+
+
+def run(
+    model: nn.Module,
+    params: Any,
+    sets: Sequence[str],
+    options: Options,
+    *,
+    output: Path,
+    published: str | None = None,
+    about: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Runs `sets`, prints the table, and writes scores.md, .csv (per frame) and .json to `output`.
+
+    The clips are shared out over the local devices. published: whose numbers of
+    `testsets.PUBLISHED` to print beside. about: what else the JSON should tell, which is returned.
+    Raises UserError, before anything is computed, for unknown sets, missing data, and clips whose
+    frames do not fit the ground truth or the model.
+    """
+    _check(model, sets, options, published)
+    jobs = [
+        Job(key, TEST_SETS[key], sigma, clip)
+        for key in sets
+        for clip in find(key, options.data, degrade=options.degrade)
+        for sigma in TEST_SETS[key].levels
+    ]
+    for job in jobs:
+        if job.sigma == job.test.levels[0]:
+            _check_clip(job, model.scale)
+    bar = tqdm(total=len(jobs), unit=" clips", dynamic_ncols=True)
+    spynet = loading.spynet_params() if options.temporal else None
+
+    @functools.cache
+    def on(device: jax.Device) -> tuple[Any, Any]:
+        return jax.device_put((params, spynet), device)
+
+    def score(device: jax.Device, job: Job) -> list[Frame]:
+        weights, flow_weights = on(device)
+        frames = list(score_clip(model, weights, job, options, spynet=flow_weights))
+        bar.update()
+        return frames
+
+    with bar:
+        scores = parallel.share_devices(score, jobs)
+    report = {
+        **(about or {}),
+        "protocol": _settings(options),
+        "sets": _summarise(jobs, scores, published),
+    }
+    print(table(report["sets"]))
+    _write(output, report, jobs, scores)
+    return report
+
+
+def score_clip(
+    model: nn.Module, params: Any, job: Job, options: Options, *, spynet: Any = None
+) -> Iterator[Frame]:
+    """Yields the scores of each frame that counts: of a septuplet the middle one.
+
+    spynet: parameters for the warping error, which every frame but the first gets.
+    """
+    before = None
+    for restored, truth in _restored(model, params, job, options):
+        pixels, true = to_uint(restored, 8), to_uint(to_float(truth), 8)
+        frame = metrics.frame_scores(pixels, true)
+        pair = to_float(np.stack([pixels, true]))
+        if spynet is not None and before is not None:
+            frames, truths = np.stack([before, pair], axis=1)
+            errors = np.asarray(consistency.warping_error(spynet, frames, truths))
+            frame |= {"warping": float(errors[0]), "warping_true": float(errors[1])}
+        before = pair
+        yield frame
+
+
+def _restored(
+    model: nn.Module, params: Any, job: Job, options: Options
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (restored frame, true frame)."""
+    tile, overlap = _tile(model, params, job, options)
+    settings = {"tile": tile, "overlap": overlap, "sigma": job.sigma}
+    truth = open_frames(_true_frames(job))
+    frames = _input(job, options, model.scale)
+    if job.test.listing is None:
+        yield from zip(
+            inference.restore_stream(model, params, frames, **settings), truth, strict=True
+        )
+        return
+    video = np.stack(list(frames))
+    there_and_back = np.concatenate([video, video[::-1]])
+    restored = inference.restore(model, params, there_and_back, **settings)
+    (middle,) = truth
+    yield (restored[MIDDLE] + restored[-1 - MIDDLE]) / 2, middle
+
+
+def _input(job: Job, options: Options, scale: int) -> Iterator[np.ndarray]:
+    """Yields the frames that the network gets."""
+    if job.clip.lq is not None:
+        yield from open_frames(job.clip.lq)
+    elif job.sigma is not None:
+        noise = _noise(job.clip, options.noise)
+        for frame in open_frames(job.clip.gt):
+            level = np.float32(job.sigma / 255)
+            yield to_float(frame) + level * noise(frame.shape)
+    else:
+        for frame in open_frames(job.clip.gt):
+            yield DEGRADATIONS[job.test.degradation](frame, scale)
+
+
+def _noise(clip: Clip, folder: Path | None):
+    """Returns a function from a frame's shape to its noise, float32 [h, w, 3], frame by frame."""
+    if folder is None:
+        rng = np.random.default_rng(0)
+        return lambda shape: rng.standard_normal(shape, np.float32)
+    file = folder / f"{clip.name}.npy"
+    frames = iter(np.load(file, mmap_mode="r"))
+
+    def take(shape: tuple[int, ...]) -> np.ndarray:
+        frame = np.moveaxis(next(frames, np.zeros((0, 0, 0))), 0, -1).astype(np.float32)
+        if frame.shape != shape:
+            raise UserError(f"{file} does not hold noise [t, 3, h, w] for frames of {shape}.")
+        return frame
+
+    return take
+
+
+def _true_frames(job: Job) -> str:
+    return str(job.clip.gt / f"im{MIDDLE + 1}.png" if job.test.listing else job.clip.gt)
+
+
+def _tile(model: nn.Module, params: Any, job: Job, options: Options) -> tuple[Any, Any]:
+    if options.tile == "published":
+        return job.test.tile, job.test.overlap
+    if options.tile != "auto":
+        return options.tile, options.overlap
+    with open_frames(job.clip.lq or job.clip.gt) as source:
+        shrink = model.scale if job.clip.lq is None and job.sigma is None else 1
+        length = 2 * source.length if job.test.listing else source.length
+        size = (length, source.height // shrink, source.width // shrink)
+    plan = inference.plan_tiles(model, params, size, overlap=options.overlap)
+    return plan.tile, plan.overlap
+
+
+def _check(model: nn.Module, sets: Sequence[str], options: Options, published: str | None) -> None:
+    unknown = [key for key in sets if key not in TEST_SETS]
+    if unknown or not sets:
+        raise UserError(f"test sets {unknown or 'none'}; choose from {', '.join(TEST_SETS)}.")
+    if published is not None and published not in PUBLISHED:
+        raise UserError(f"nothing is published of {published!r}; known are {list(PUBLISHED)}.")
+    if options.tile not in ("auto", "published"):
+        check_tile(options.tile, options.overlap)
+    for key in sets:
+        noisy = TEST_SETS[key].degradation == "noise"
+        if noisy != (model.in_channels == 4):
+            takes = "takes" if model.in_channels == 4 else "takes no"
+            raise UserError(
+                f"{key} is a test of {'denoising' if noisy else 'clean input'}, but the model "
+                f"{takes} noise level. Choose other --sets or weights."
+            )
+
+
+def _check_clip(job: Job, scale: int) -> None:
+    """Raises UserError if input and ground truth differ in length, or in size but for `scale`."""
+    with open_frames(_true_frames(job)) as truth:
+        size, length = (truth.height, truth.width), truth.length
+    if job.clip.lq is None:
+        if job.sigma is None and (size[0] % scale or size[1] % scale):
+            raise UserError(
+                f"{job.clip.gt} is {size[1]}x{size[0]}, no multiple of {scale}, so that --degrade "
+                "cannot make its input. Give the published input."
+            )
+        return
+    with open_frames(job.clip.lq) as source:
+        expected = 7 if job.test.listing else length
+        if source.length != expected:
+            raise UserError(
+                f"{job.clip.lq} has {source.length} frames; {expected} belong to {job.clip.gt}."
+            )
+        if (source.height * scale, source.width * scale) != size:
+            raise UserError(
+                f"{job.clip.lq} is {source.width}x{source.height}, which at the model's scale "
+                f"{scale} does not become the {size[1]}x{size[0]} of {job.clip.gt}. Choose the "
+                "weights or the set that go with it."
+            )
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    settings = dataclasses.asdict(options)
+    return settings | {
+        "data": str(options.data),
+        "noise": "seed 0" if options.noise is None else str(options.noise),
+    }
+
+
+def _summarise(
+    jobs: list[Job], scores: list[list[Frame]], published: str | None
+) -> list[dict[str, Any]]:
+    """Returns a dictionary for each set and noise level."""
+    groups: dict[tuple[str, int | None], list[tuple[str, list[Frame]]]] = {}
+    for job, frames in zip(jobs, scores, strict=True):
+        groups.setdefault((job.key, job.sigma), []).append((job.clip.name, frames))
+    result = []
+    for (key, sigma), clips in groups.items():
+        test = TEST_SETS[key]
+        numbers = PUBLISHED.get(published or "", {}).get(key if sigma is None else (key, sigma))
+        by_clip = {name: _mean(frames) for name, frames in clips}
+        result.append(
+            {
+                "set": key,
+                "title": test.title,
+                "sigma": sigma,
+                "frames": sum(len(frames) for _, frames in clips),
+                "metrics": test.metrics,
+                "published_average": "frames" if test.by_frame else "clips",
+                "published": dict(zip(test.metrics, numbers, strict=True)) if numbers else None,
+                "mean": _mean(list(by_clip.values())),
+                "mean_of_frames": _mean([frame for _, frames in clips for frame in frames]),
+                "clips": by_clip,
+            }
+        )
+    return result
+
+
+def _mean(scores: list[Frame]) -> Frame:
+    """Averages each score over those that have it: a first frame has no warping error."""
+    names = dict.fromkeys(name for one in scores for name in one)
+    return {name: float(np.mean([s[name] for s in scores if name in s])) for name in names}
+
+
+HEADER = (
+    "set", "clips", "frames", "PSNR", "published", "difference", "SSIM", "published", "difference",
+    "warping error (true)",
+)  # fmt: skip
+
+
+def rows(sets: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yields the cells of the table, one row a set and, where they differ, average.
+
+    The row whose average is the published one comes first and carries the published numbers. The
+    warping error is in thousandths, with that of the true frames in brackets.
+    """
+    for one in sets:
+        psnr, ssim = one["metrics"]
+        name = f"{one['title']} {'Y' if psnr == 'psnr_y' else 'RGB'}"
+        name += "" if one["sigma"] is None else f" sigma {one['sigma']}"
+        averages = {"clips": one["mean"], "frames": one["mean_of_frames"]}
+        first = one["published_average"]
+        order = [first, *(other for other in averages if other != first)]
+        if averages["clips"] == averages["frames"] or first == "clips":
+            order = order[:1]
+        for average in order:
+            mean = averages[average]
+            numbers = (one["published"] or {}) if average == first else {}
+            cells = [name + (f", mean of {average}" if len(order) > 1 else "")]
+            cells += [str(len(one["clips"])), str(one["frames"])]
+            for metric, digits in ((psnr, 2), (ssim, 4)):
+                reference = numbers.get(metric)
+                known = reference is not None
+                cells += [
+                    f"{mean[metric]:.{digits}f}",
+                    f"{reference:.{digits}f}" if known else "",
+                    f"{mean[metric] - reference:+.{digits}f}" if known else "",
+                ]
+            warping = [f"{1000 * mean[k]:.3f}" for k in ("warping", "warping_true") if k in mean]
+            yield (*cells, f"{warping[0]} ({warping[1]})" if warping else "")
+
+
+def table(sets: list[dict[str, Any]]) -> str:
+    """Returns the scores as aligned text."""
+    lines = [HEADER, *rows(sets)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    )
+
+
+def markdown(sets: list[dict[str, Any]]) -> str:
+    """Returns the scores as a Markdown table."""
+    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *rows(sets)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _write(
+    output: Path, report: dict[str, Any], jobs: list[Job], scores: list[list[Frame]]
+) -> None:
+    fields = ["set", "sigma", "clip", "frame", *scoring.METRICS, "warping", "warping_true"]
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, fields, lineterminator="\n")
+    writer.writeheader()
+    for job, frames in zip(jobs, scores, strict=True):
+        place = {"set": job.key, "sigma": job.sigma, "clip": job.clip.name}
+        first = MIDDLE if job.test.listing else 0
+        writer.writerows(place | {"frame": first + i} | frame for i, frame in enumerate(frames))
+    texts = (markdown(report["sets"]), lines.getvalue(), scoring.to_json(report))
+    for name, text in zip(FILES, texts, strict=True):
+        with replacing(output / name) as temporary:
+            Path(temporary).write_text(text)
+    print(f"wrote {', '.join(str(output / name) for name in FILES)}")
