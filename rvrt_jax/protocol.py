@@ -14,7 +14,7 @@ import csv
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,8 @@ def run(
         for clip in find(key, options.data, degrade=options.degrade)
         for sigma in TEST_SETS[key].levels
     ]
-    for job in jobs:
-        if job.sigma == job.test.levels[0]:
-            _check_clip(job, model.scale)
+    for key in sets:
+        _check_frames([job for job in jobs if job.key == key], model.scale, options.noise)
     bar = tqdm(total=len(jobs), unit=" clips", dynamic_ncols=True)
     spynet = loading.spynet_params() if options.temporal else None
 
@@ -170,21 +169,17 @@ def _input(job: Job, options: Options, scale: int) -> Iterator[np.ndarray]:
             yield DEGRADATIONS[job.test.degradation](frame, scale)
 
 
-def _noise(clip: Clip, folder: Path | None):
+def _noise(clip: Clip, folder: Path | None) -> Callable[[tuple[int, ...]], np.ndarray]:
     """Returns a function from a frame's shape to its noise, float32 [h, w, 3], frame by frame."""
     if folder is None:
         rng = np.random.default_rng(0)
         return lambda shape: rng.standard_normal(shape, np.float32)
-    file = folder / f"{clip.name}.npy"
-    frames = iter(np.load(file, mmap_mode="r"))
+    frames = iter(np.load(_noise_file(clip, folder), mmap_mode="r"))
+    return lambda shape: np.moveaxis(next(frames), 0, -1).astype(np.float32)
 
-    def take(shape: tuple[int, ...]) -> np.ndarray:
-        frame = np.moveaxis(next(frames, np.zeros((0, 0, 0))), 0, -1).astype(np.float32)
-        if frame.shape != shape:
-            raise UserError(f"{file} does not hold noise [t, 3, h, w] for frames of {shape}.")
-        return frame
 
-    return take
+def _noise_file(clip: Clip, folder: Path) -> Path:
+    return folder / f"{clip.name}.npy"
 
 
 def _true_frames(job: Job) -> str:
@@ -222,17 +217,40 @@ def _check(model: nn.Module, sets: Sequence[str], options: Options, published: s
             )
 
 
-def _check_clip(job: Job, scale: int) -> None:
-    """Raises UserError if input and ground truth differ in length, or in size but for `scale`."""
+def _check_frames(jobs: list[Job], scale: int, noise: Path | None) -> None:
+    """Raises UserError if the clips of a set do not have its frames, or one does not fit."""
+    test = jobs[0].test
+    once = [job for job in jobs if job.sigma == test.levels[0]]
+    total = sum(_check_clip(job, scale, noise) for job in once)
+    if test.frames not in (0, total):
+        raise UserError(
+            f"{test.title} has {test.frames} frames, but {total} are in {jobs[0].clip.gt.parent}. "
+            f"Fetch {test.fetch} again."
+        )
+
+
+def _check_clip(job: Job, scale: int, noise: Path | None) -> int:
+    """Returns the length of a clip.
+
+    Raises UserError if input, noise and ground truth differ in length, or in size but for `scale`.
+    """
     with open_frames(_true_frames(job)) as truth:
         size, length = (truth.height, truth.width), truth.length
+    if job.sigma is not None and noise is not None:
+        file = _noise_file(job.clip, noise)
+        shape = np.load(file, mmap_mode="r").shape
+        if shape != (length, 3, *size):
+            raise UserError(
+                f"{file} holds noise {shape}; {job.clip.gt} needs (frames, 3, height, width) = "
+                f"{(length, 3, *size)}."
+            )
     if job.clip.lq is None:
         if job.sigma is None and (size[0] % scale or size[1] % scale):
             raise UserError(
                 f"{job.clip.gt} is {size[1]}x{size[0]}, no multiple of {scale}, so that --degrade "
                 "cannot make its input. Give the published input."
             )
-        return
+        return length
     with open_frames(job.clip.lq) as source:
         expected = 7 if job.test.listing else length
         if source.length != expected:
@@ -245,6 +263,7 @@ def _check_clip(job: Job, scale: int) -> None:
                 f"{scale} does not become the {size[1]}x{size[0]} of {job.clip.gt}. Choose the "
                 "weights or the set that go with it."
             )
+    return length
 
 
 def _settings(options: Options) -> dict[str, Any]:

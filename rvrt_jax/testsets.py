@@ -7,8 +7,10 @@ frames. Numbers are RVRT's and others' as the papers and their public code print
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from rvrt_jax.data.clips import BUNDLED
+from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import UserError
 
 SIGMAS = (10, 20, 30, 40, 50)
@@ -21,7 +23,7 @@ class TestSet:
     gt, lq: folders of clips below the data root; without `lq` the input is made of the ground
     truth. listing: file that names the clips, instead of all that are there; such clips have seven
     frames, of which the middle one counts. degradation: what made `lq`; "" for real pairs, "noise".
-    clips, frames: how many there are, None where nobody says. tile, overlap: in frames and input
+    clips, frames: how many there are, 0 where nobody says. tile, overlap: in frames and input
     pixels, None for the whole clip. luma: the published numbers are of Y, else of RGB. by_frame:
     they are means over all frames, else over clips. fetch: where it comes from.
     """
@@ -34,8 +36,8 @@ class TestSet:
     lq: str | None = None
     listing: str | None = None
     degradation: str = ""
-    clips: int | None = None
-    frames: int | None = None
+    clips: int = 0
+    frames: int = 0
     tile: tuple[int, int, int] | None = None
     overlap: tuple[int, int, int] = (2, 20, 20)
     luma: bool = False
@@ -61,61 +63,46 @@ class Clip:
     lq: Path | None
 
 
-_REDS = "REDS (https://seungjunnah.github.io/Datasets/reds.html), train_sharp.zip and " \
-    "train_sharp_bicubic.zip: the clips 000, 011, 015 and 020"  # fmt: skip
-_PAPER = "the test sets that the RVRT project page offers (https://github.com/JingyunLiang/RVRT)"
-_VIMEO = "Vimeo-90K septuplets (http://toflow.csail.mit.edu), vimeo_septuplet.zip"
-_SEPTUPLETS = {
-    "gt": "Vimeo90K/vimeo_septuplet/sequences",
-    "listing": "Vimeo90K/vimeo_septuplet/sep_testlist.txt",
-    "fetch": _VIMEO,
-    "clips": 7824,
-    "luma": True,
-}
+def _known(title: str, dataset: str, gt: str, lq: str | None = None, **protocol: Any) -> TestSet:
+    """Returns a set with the counts and the source that `published` has of `dataset`."""
+    data = DATASETS[dataset]
+    split = data.splits["test"]
+    fetch = f"{data.files} from {data.source}"
+    return TestSet(title, gt, fetch, lq, clips=split.clips, frames=split.frames, **protocol)
+
+
+_VIMEO = "Vimeo90K/vimeo_septuplet"
+_SEPTUPLETS = {"listing": f"{_VIMEO}/sep_testlist.txt", "luma": True}
+_BI, _BD = {"degradation": "bicubic"}, {"degradation": "blur_down"}
 _TILED = {"tile": (0, 256, 256)}
 
 TEST_SETS = {
-    "reds4": TestSet(
-        "REDS4", "REDS4/GT", _REDS, "REDS4/sharp_bicubic", degradation="bicubic",
-        clips=4, frames=400, tile=(100, 128, 128),
+    "reds4": _known(
+        "REDS4", "reds4", "REDS4/GT", "REDS4/sharp_bicubic", **_BI, tile=(100, 128, 128)
     ),
-    "vimeo_bi": TestSet(
-        "Vimeo-90K-T BI", lq="Vimeo90K/vimeo_septuplet_matlabLRx4/sequences",
-        degradation="bicubic", **_SEPTUPLETS,
+    "vimeo_bi": _known(
+        *("Vimeo-90K-T BI", "vimeo", f"{_VIMEO}/sequences", f"{_VIMEO}_matlabLRx4/sequences"),
+        **(_BI | _SEPTUPLETS),
     ),
-    "vimeo_bd": TestSet(
-        "Vimeo-90K-T BD", lq="Vimeo90K/vimeo_septuplet_BDLRx4/sequences",
-        degradation="blur_down", **_SEPTUPLETS,
+    "vimeo_bd": _known(
+        *("Vimeo-90K-T BD", "vimeo", f"{_VIMEO}/sequences", f"{_VIMEO}_BDLRx4/sequences"),
+        **(_BD | _SEPTUPLETS),
     ),
-    "vid4_bi": TestSet(
-        "Vid4 BI", "Vid4/GT", _PAPER, "Vid4/BIx4", degradation="bicubic", clips=4, luma=True
+    "vid4_bi": _known("Vid4 BI", "vid4", "Vid4/GT", "Vid4/BIx4", **_BI, luma=True),
+    "vid4_bd": _known("Vid4 BD", "vid4", "Vid4/GT", "Vid4/BDx4", **_BD, luma=True),
+    "udm10": _known("UDM10 BD", "udm10", "UDM10/GT", "UDM10/BDx4", **_BD, luma=True),
+    "dvd10": _known(
+        "DVD10", "dvd10", "DVD10/test_GT", "DVD10/test_GT_blurred", **_TILED, by_frame=True
     ),
-    "vid4_bd": TestSet(
-        "Vid4 BD", "Vid4/GT", _PAPER, "Vid4/BDx4", degradation="blur_down", clips=4, luma=True
+    "gopro11": _known(
+        "GoPro11", "gopro11", "GoPro11/test_GT", "GoPro11/test_GT_blurred", **_TILED, by_frame=True
     ),
-    "udm10": TestSet(
-        "UDM10 BD", "UDM10/GT", _PAPER, "UDM10/BDx4", degradation="blur_down", clips=10, luma=True
+    "davis_test": _known(
+        "DAVIS-test", "davis_test", "DAVIS-test/GT", degradation="noise", **_TILED
     ),
-    "dvd10": TestSet(
-        "DVD10", "DVD10/test_GT", "DVD (https://www.cs.ubc.ca/labs/imager/tr/2017/"
-        "DeepVideoDeblurring/), the 10 test clips of quantitative_datasets: GT and input",
-        "DVD10/test_GT_blurred", clips=10, by_frame=True, **_TILED,
-    ),
-    "gopro11": TestSet(
-        "GoPro11", "GoPro11/test_GT", "GoPro (https://seungjunnah.github.io/Datasets/gopro.html), "
-        "GOPRO_Large.zip, the 11 clips of test: sharp and blur (not blur_gamma)",
-        "GoPro11/test_GT_blurred", clips=11, frames=1111, by_frame=True, **_TILED,
-    ),
-    "davis_test": TestSet(
-        "DAVIS-test", "DAVIS-test/GT", "DAVIS 2017 test-dev 480p "
-        "(https://davischallenge.org/davis2017/code.html): JPEGImages/480p",
-        degradation="noise", clips=30, **_TILED,
-    ),
-    "set8": TestSet("Set8", "Set8/GT", _PAPER, degradation="noise", clips=8, **_TILED),
-    "bundled": TestSet(
-        "bundled clips", str(BUNDLED), "the package itself", degradation="bicubic", clips=3
-    ),
-}  # fmt: skip
+    "set8": _known("Set8", "set8", "Set8/GT", degradation="noise", **_TILED),
+    "bundled": TestSet("bundled clips", str(BUNDLED), "the package itself", **_BI, clips=3),
+}
 
 # Of each model by set, and for noise (set, sigma): PSNR and SSIM (None: not given).
 PUBLISHED: dict[str, dict[str | tuple[str, int], tuple[float, float | None]]] = {
@@ -171,7 +158,7 @@ def find(name: str, root: Path, *, degrade: bool = False) -> list[Clip]:
             f"{test.title}: {len(absent)} folders of clips are missing, such as {absent[0]}. "
             f"Input and ground truth need the same clips; fetch {test.fetch}."
         )
-    if test.clips not in (None, len(clips)):
+    if test.clips not in (0, len(clips)):
         raise UserError(
             f"{test.title} has {test.clips} clips, but {len(clips)} are in {gt}: "
             f"{', '.join(names[:12])}. Complete it, or look for a folder level too many."

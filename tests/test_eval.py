@@ -1,5 +1,6 @@
 """eval.py from files to files: what it writes, prints and refuses."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -15,10 +16,20 @@ from absl import flags
 from absl.testing import flagsaver
 from toy import PARAMS, Toy
 
-from rvrt_jax import command_line, compare, evaluation, loading, metrics, models
+from rvrt_jax import (
+    command_line,
+    compare,
+    evaluation,
+    loading,
+    metrics,
+    models,
+    protocol,
+    testsets,
+)
 from rvrt_jax.convert import keys
 from rvrt_jax.convert import state as states
 from rvrt_jax.data.degrade import imresize
+from rvrt_jax.data.folders import FolderWriter
 from rvrt_jax.data.frames import open_frames, open_writer
 from rvrt_jax.inference import restore
 from rvrt_jax.tiling import Budget
@@ -272,6 +283,51 @@ def test_ground_truth_of_a_video_whose_length_was_wrong(run, toy, tmp_path, monk
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--gt", tmp_path / "gt")
     code, _, err = run(*arguments)
     assert code == 1 and "more frames than the 2" in err and not (tmp_path / "out").exists()
+
+
+def test_a_broken_video_is_refused_or_read_as_far_as_it_goes(run, tmp_path):
+    frames = images(0, (12, 16, 24, 3))
+    whole = Path(write(str(tmp_path / "in.mkv"), frames, codec="ffv1"))
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    arguments = ("--input", cut, "--output", tmp_path / "out")
+    code, _, err = run(*arguments)
+    assert code == 1 and "--damaged=skip" in err and not (tmp_path / "out").exists()
+    assert run(*arguments, "--damaged=skip")[0] == 0
+    restored = open_frames(tmp_path / "out").read_all()
+    assert 4 < len(restored) < 12
+    np.testing.assert_array_equal(restored, larger(open_frames(whole).read_all())[: len(restored)])
+
+
+def test_what_the_output_cannot_hold_is_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(FolderWriter, "dropped", ["the sound (pcm)"])
+    write(tmp_path / "in", images(0, (2, 8, 8, 3)))
+    arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out")
+    code, _, err = run(*arguments, "--json", tmp_path / "report.json")
+    assert code == 0 and f"{tmp_path / 'out'}: left out the sound (pcm)" in err
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["clips"][0]["left_out"] == ["the sound (pcm)"]
+
+
+def test_without_input_the_test_sets_run(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bundled = testsets.TEST_SETS["bundled"]
+    for name, seed in (("x", 0), ("y", 1)):
+        write(f"mine/{name}", images(seed, (2, 32, 36, 3)))
+    mine = dataclasses.replace(bundled, gt="mine", clips=2)
+    monkeypatch.setitem(testsets.TEST_SETS, "bundled", mine)
+    arguments = ("--sets", "bundled", "--data", tmp_path, "--notemporal")
+    code, out, _ = run(*arguments)
+    assert code == 0 and "bundled clips RGB" in out
+    assert sorted(p.name for p in Path("results/all").iterdir()) == sorted(protocol.FILES)
+    report = json.loads(Path("results/all/scores.json").read_text())
+    assert report["licence"] == "MIT" and report["sets"][0]["frames"] == 4
+    assert run(*arguments)[2].startswith("error: results/all/scores.md exists.")
+    assert run(*arguments, "--overwrite", "--tile", "2,8,8", "--overlap", "0,2,2")[0] == 0
+    code, _, err = run(*arguments, "--gt", "mine")
+    assert code == 1 and "--gt goes with --input" in err
+    code, _, err = run("--sets", "reds4", "--data", tmp_path, "--output", "here")
+    assert code == 1 and "REDS4 is not there" in err and not Path("here").exists()
 
 
 RECIPE = """

@@ -1,16 +1,20 @@
 """Runs that are killed, or move to other hosts, end as one that was never stopped."""
 
+import importlib
 import multiprocessing
 import shutil
 import signal
 import socket
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import pytest
 import standin
 from test_training import _final, _lines, _run
+
+from rvrt_jax import loading, training
 
 STEPS = standin.config().steps
 TIMEOUT = 600  # generous: other work may share the machine
@@ -80,6 +84,47 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, cache, process
     steps = [line["step"] for line in _lines(tmp_path) if "loss" in line]
     assert steps == list(range(1, STEPS + 1))
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+
+
+def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
+    tmp_path, cache, processes, monkeypatch
+):
+    """The recipe for one's own clips, through the real input pipeline, with a small network."""
+    rng = np.random.default_rng(0)
+    for clip in ("garden", "street"):
+        for i in range(5):
+            (tmp_path / "clips" / clip).mkdir(parents=True, exist_ok=True)
+            frame = rng.integers(0, 256, (6, 7, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+            assert cv2.imwrite(str(tmp_path / "clips" / clip / f"{i}.png"), frame)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    config = importlib.import_module("configs.rvrt_finetune").get_config()
+    with config.unlocked():
+        config.model = {"name": "standin", "width": 8}
+    config.update({"init_from": None, "batch_size": 2, "steps": 6, "log_every": 1})
+    config.update({"eval_every": 4, "save_every": 2})
+    own = {"root": str(tmp_path / "clips"), "num_frames": 3, "gt_size": 32, "num_workers": 0}
+    own |= {"validation_dataset": "own", "validation_root": own["root"], "validation_clips": 1}
+    config.data.update(own | {"validation_size": 32, "prefetch": 4})
+
+    values = config.to_dict()
+    arguments = (str(tmp_path / "killed"), values, cache, "step 5", False)
+    assert _exit_codes([processes(target=standin.run_and_die, args=arguments)]) == [-signal.SIGKILL]
+    assert (tmp_path / "killed" / "checkpoints" / "4").is_dir()
+    with standin.installed(data=False):
+        for name in ("killed", "straight"):
+            training.run(config, tmp_path / name)
+    killed, straight = (
+        loading._restore(tmp_path / name / "checkpoints" / "6" / "params")
+        for name in ("killed", "straight")
+    )
+    assert killed.keys() == straight.keys() and len(killed) == 6
+    for path, leaf in killed.items():
+        np.testing.assert_array_equal(leaf, straight[path])
+    losses = [
+        [line["loss"] for line in _lines(tmp_path / name) if "loss" in line]
+        for name in ("killed", "straight")
+    ]
+    assert losses[0] == losses[1] and len(set(losses[0])) == 6
 
 
 def _two_hosts(processes, workdir: Path, *, stop_after: int = 0) -> list[int | None]:

@@ -22,7 +22,7 @@ from rvrt_jax.data.builders.layout import ClipFiles
 from rvrt_jax.data.builders.tree import Tree
 from rvrt_jax.data.degrade import DEGRADATIONS
 from rvrt_jax.data.published import DATASETS
-from rvrt_jax.errors import UserError
+from rvrt_jax.errors import UserError, exit_code
 
 
 def prepare(
@@ -102,12 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code."""
     options = parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)
-    try:
-        options.run(options)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: options.run(options))
 
 
 def parser() -> argparse.ArgumentParser:
