@@ -61,8 +61,15 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replaces outputs that exist."
 
 def main(argv: list[str]) -> int:
     command_line.check_rest(argv)
-    named = SETS.value or (CONFIG.value is not None and CONFIG.value.get("test_sets"))
-    return exit_code(_run_test_sets if INPUT.value is None and named else _restore)
+    return exit_code(_run)
+
+
+def _run() -> None:
+    sets = SETS.value or (CONFIG.value is not None and CONFIG.value.get("test_sets"))
+    if INPUT.value is None and sets:
+        _run_test_sets(list(sets))
+    else:
+        _restore()
 
 
 def _restore() -> None:
@@ -90,8 +97,8 @@ def _restore() -> None:
     )
 
 
-def _run_test_sets() -> None:
-    """Runs --sets, or the test sets of the config, by the published protocol."""
+def _run_test_sets(sets: list[str]) -> None:
+    """Runs test sets by the published protocol."""
     from rvrt_jax import evaluation, loading, protocol
 
     given = [flag.name for flag in (GT, COMPARE, JSON, FPS, SIGMA) if flag.value is not None]
@@ -111,7 +118,7 @@ def _run_test_sets() -> None:
     protocol.run(
         loaded.model,
         loaded.params,
-        SETS.value or list(config.test_sets),
+        sets,
         protocol.Options(
             data=Path(DATA.value),
             degrade=DEGRADE.value,

@@ -124,7 +124,7 @@ class _Loop:
         try:
             return parallel.split(next(self.data), stop=bool(self.stop))
         except RuntimeError:  # a worker has ended: a terminal's Ctrl-C goes to all processes
-            if self.stop:
+            if self.stop and jax.process_count() == 1:
                 return None
             raise
 
