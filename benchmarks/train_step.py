@@ -1,9 +1,8 @@
-"""The training step: steps per second, first call, peak memory; and the input pipeline alone.
+"""The training step: steps per second, first call, peak memory.
 
     python benchmarks/train_step.py                  # rvrt_tiny, and rvrt_sr at 6 frames of 32x32
     python benchmarks/train_step.py --grow           # with more frames, larger crops, more channels
     python benchmarks/train_step.py --devices 1 2 4  # what sharing a batch costs
-    python benchmarks/train_step.py --config configs/rvrt_tiny.py --input  # needs its data
 
 Each case runs in a process of its own, on one batch of made-up numbers: what is measured is the
 step as train.py compiles it, with loss, gradient and Adam, without the input. Virtual devices
@@ -13,9 +12,10 @@ and no speed-up. On an accelerator the memory is the device's, on a CPU the proc
 
 import argparse
 import functools
-import importlib.util
+import importlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,8 @@ from unittest import mock
 import jax
 import measure
 import numpy as np
-from absl import flags
 
 from rvrt_jax import parallel, training
-from rvrt_jax.data import pipeline
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"frames": 6, "crop": 128, "batch": 1}  # what fits two cores and a few GB
@@ -42,21 +40,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--grow", action="store_true", help="frames, crop and width, in turns")
     parser.add_argument("--devices", type=int, nargs="+", help="share one batch over as many")
-    parser.add_argument("--config", type=Path, help="recipe for --input")
-    parser.add_argument("--input", action="store_true", help="time the input pipeline alone")
     parser.add_argument("--results", type=Path, default=measure.RESULTS)
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
         print(json.dumps(measure_one(**args.case)))
         return
-    if args.input:
-        if args.config is None:
-            parser.error("--input needs --config, whose data is read")
-        rows, name = [input_pipeline(args.config, batches=20)], "train_input"
-    else:
-        cases, name = chosen(grow=args.grow, devices=args.devices)
-        rows = [one_process(case | {"repeats": args.repeats}) for case in cases]
+    cases, name = chosen(grow=args.grow, devices=args.devices)
+    rows = [one_process(case | {"repeats": args.repeats}) for case in cases]
     gflops = measure.matmul_gflops()
     measure.print_table(rows)
     print(f"float32 matrix products: {gflops:.0f} GFLOP/s")
@@ -82,7 +73,8 @@ def chosen(*, grow: bool, devices: list[int] | None) -> tuple[list[dict[str, Any
 
 def one_process(case: dict[str, Any]) -> dict[str, Any]:
     """Measures a case in a process that sees its number of virtual CPU devices."""
-    devices = {"JAX_NUM_CPU_DEVICES": str(case.get("devices", 1))}
+    case = dict(case)
+    devices = {"JAX_NUM_CPU_DEVICES": str(case.pop("devices", 1))}
     with mock.patch.dict(os.environ, devices):
         return measure.in_subprocess(__file__, case)
 
@@ -96,13 +88,12 @@ def measure_one(
     remat: bool = True,
     dtype: str = "float32",
     width: int | None = None,
-    devices: int | None = None,
 ) -> dict[str, Any]:
     """Returns the row of one case, measured in this process.
 
     frames, crop: of the ground truth. width: channels of the network, in place of the recipe's.
     """
-    config = read(ROOT / "configs" / f"{recipe}.py")
+    config = read(recipe)
     config.batch_size = batch
     config.model.remat, config.model.dtype = remat, dtype
     if width is not None:
@@ -151,31 +142,10 @@ def prepare(config: Any) -> tuple[Any, Any, int]:
     return training.steps(config, model)(False), state, model.scale
 
 
-def input_pipeline(path: Path, *, batches: int) -> dict[str, Any]:
-    """Returns the samples per second that the input of a recipe gives when nothing else runs."""
-    config = read(path)
-    flags.FLAGS.mark_as_parsed()  # grain's workers ask for it
-    data = iter(pipeline.train(config.data.to_dict(), seed=0, batch_size=config.batch_size))
-    next(data)
-    start = time.perf_counter()
-    for _ in range(batches):
-        next(data)
-    taken = time.perf_counter() - start
-    return {
-        "recipe": path.stem,
-        "workers": config.data.num_workers,
-        "batch": config.batch_size,
-        "samples_per_s": batches * config.batch_size / taken,
-    }
-
-
-def read(path: Path) -> Any:
+def read(recipe: str) -> Any:
     """Returns the config of a recipe."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    sys.path.insert(0, str(ROOT))
+    return importlib.import_module(f"configs.{recipe}").get_config()
 
 
 if __name__ == "__main__":
