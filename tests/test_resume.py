@@ -109,7 +109,7 @@ def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
     values = config.to_dict()
     arguments = (str(tmp_path / "killed"), values, cache, "step 5", False)
     assert _exit_codes([processes(target=standin.run_and_die, args=arguments)]) == [-signal.SIGKILL]
-    assert (tmp_path / "killed" / "checkpoints" / "4").is_dir()
+    assert (tmp_path / "killed" / "checkpoints" / "2").is_dir()  # that of step 4 may be unfinished
     with standin.installed(data=False):
         for name in ("killed", "straight"):
             training.run(config, tmp_path / name)
