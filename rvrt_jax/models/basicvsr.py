@@ -20,7 +20,7 @@ from rvrt_jax.models.layers import (
     leaky_relu,
     map_scan,
     remat_choice,
-    rematerialised,
+    scan,
 )
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.ops.resize import pixel_shuffle, resize_bilinear
@@ -61,9 +61,8 @@ class Trunk(nn.Module):
         """
         state = jnp.zeros((*frames.shape[1:-1], self.num_feat), self.dtype)
         none = jnp.zeros((1, *frames.shape[1:-1], 2), flows.dtype)  # zeros, wherever they move
-        step = rematerialised(Trunk.step, self.remat)
-        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-        return scan(self, state, (frames, jnp.concatenate([none, flows])))[1]
+        xs = frames, jnp.concatenate([none, flows])
+        return scan(self, Trunk.step, state, xs, remat=self.remat)[1]
 
     def step(self, state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         """Moves the state on to the next frame, [b, h, w, 3], along its flow."""

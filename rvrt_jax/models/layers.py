@@ -105,13 +105,22 @@ def map_scan(module: nn.Module, body, xs, *, remat: Remat = False):
     So memory does not grow with the clip. remat: recompute intermediate values in the backward
     pass instead of keeping them.
     """
-    function = rematerialised(body, remat)
-    scan = nn.scan(
-        lambda module, _, x: ((), function(module, x)),
+    return scan(module, lambda module, _, x: ((), body(module, x)), (), xs, remat=remat)[1]
+
+
+def scan(module: nn.Module, body, carry, xs, *, remat: Remat = False):
+    """`lax.scan` of `body(module, carry, x) -> (carry, y)`, which may use the module's parameters.
+
+    Returns (carry, ys). remat: as in `map_scan`.
+    """
+    loop = nn.scan(
+        rematerialised(body, remat),
         variable_broadcast="params",
         split_rngs={"params": False},
+        # Only making parameters needs the check, which traces the body a second time.
+        check_constancy_invariants=module.is_initializing(),
     )
-    return scan(module, (), xs)[1]
+    return loop(module, carry, xs)
 
 
 def to_clips(x: Array, n: int) -> Array:

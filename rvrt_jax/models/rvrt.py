@@ -25,7 +25,7 @@ from rvrt_jax.models.layers import (
     lengths,
     map_scan,
     remat_choice,
-    rematerialised,
+    scan,
     to_clips,
 )
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
@@ -115,11 +115,9 @@ class Branch(nn.Module):
         """
         previous = jnp.concatenate([earlier[:1], earlier[:-1]])[..., -1, :]
         flows = jnp.pad(flows, [(1, 0)] + [(0, 0)] * (flows.ndim - 1))
-        step = rematerialised(Branch.step, self.remat)
-        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
         start = jnp.zeros_like(previous[0])
         xs = jnp.arange(earlier.shape[0]) == 0, earlier, previous, flows
-        _, (hidden, refined, residues) = scan(self, start, xs)
+        _, (hidden, refined, residues) = scan(self, Branch.step, start, xs, remat=self.remat)
         self.sow("intermediates", "residue_lengths", residues[1:])
         return hidden, refined[1:]
 
