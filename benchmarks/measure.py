@@ -24,10 +24,14 @@ MIB = 2**20
 
 
 def seconds(call: Callable[[], Any], *, repeats: int) -> float:
-    """Returns the median time of `call`, whose result is waited for; one call warms up."""
-    jax.block_until_ready(call())
+    """Returns the median time of `call`, whose result is waited for, after one call to warm up.
+
+    With repeats = 0 it is the time of the first call.
+    """
+    if repeats:
+        jax.block_until_ready(call())
     times = []
-    for _ in range(repeats):
+    for _ in range(max(1, repeats)):
         start = time.perf_counter()
         jax.block_until_ready(call())
         times.append(time.perf_counter() - start)

@@ -112,7 +112,7 @@ def operation_shares(program, call) -> list[dict[str, Any]]:
     total = sum(times.values())
     return [
         {"share": time / total, "seconds": time / 1e6, "operation": name}
-        for name, time in times.most_common()
+        for name, time in times.most_common(40)
     ]
 
 

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=measure.RESULTS)
     args = parser.parse_args()
 
-    shared = {"model": args.model, "fields": args.fields, "repeats": 1, "profile": False}
+    shared = {"model": args.model, "fields": args.fields, "repeats": 0, "profile": False}
     rows = []
     for frames in args.frames:
         case = shared | {"clip": f"{frames}x{args.size}"}

@@ -6,6 +6,8 @@ Weights: python -m rvrt_jax.weights get basicvsr_reds4 (or basicvsr_vimeo_bi, ba
 the name then stands for the file.
 Data: REDS, 266 of its 270 clips: 000, 011, 015 and 020 are the test set REDS4 and are left out.
 Prepare them with python -m rvrt_jax.data.prepare reds --source DIR, and reds4 from the same DIR.
+Training values: those of the paper's section on settings as remembered, not read from a released
+file: check them before you rely on them.
 Hardware: published with a batch of 8; fewer devices with --config.accumulate.
 Expected result: REDS4, RGB: PSNR 31.42, SSIM 0.8909 (paper, table 1; bicubic 26.14, 0.7292).
 Restore: python eval.py --config configs/basicvsr.py --weights FILE --input DIR --output DIR
