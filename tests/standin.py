@@ -45,6 +45,7 @@ class Net(nn.Module):
     size_multiple = 1
     pad_multiple = 1
     in_channels = 3
+    window = None
 
     @nn.compact
     def __call__(self, video: jax.Array) -> jax.Array:

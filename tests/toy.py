@@ -18,6 +18,7 @@ class Toy(nn.Module):
     blur: bool = False
     dtype: type = jnp.float32
     embed_dims: tuple[int, ...] = (4, 4, 4)
+    window = None
 
     @nn.compact
     def __call__(self, video):

@@ -5,12 +5,18 @@ import dataclasses
 from flax import linen as nn
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models import basicvsr, rvrt
+from rvrt_jax.models import basicvsr, edvr, rvrt
 
-MODELS = {"rvrt": rvrt.RVRT, "basicvsr": basicvsr.BasicVSR}
+MODELS = {
+    "rvrt": rvrt.RVRT,
+    "basicvsr": basicvsr.BasicVSR,
+    "edvr": edvr.EDVR,
+    "predeblur": edvr.PreDeblurNet,
+}
 # The published sizes. BasicVSR has but one, its defaults.
 VARIANTS = {name: ("rvrt", fields) for name, fields in rvrt.VARIANTS.items()}
 VARIANTS["basicvsr"] = ("basicvsr", {})
+VARIANTS |= {name: ("edvr", fields) for name, fields in edvr.VARIANTS.items()}
 
 _IGNORED = ("img_size",)  # published configs carry it; the networks take any size
 _LINEN = ("parent", "name")

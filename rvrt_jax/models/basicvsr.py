@@ -17,6 +17,7 @@ from rvrt_jax.models.layers import (
     Conv,
     Dtype,
     Remat,
+    ResidualBlock,
     leaky_relu,
     map_scan,
     remat_choice,
@@ -25,20 +26,6 @@ from rvrt_jax.models.layers import (
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.ops.resize import pixel_shuffle, resize_bilinear
 from rvrt_jax.ops.sample import warp
-
-# Residual convolutions start at a tenth of He's standard deviation: 30 blocks are nearly identity.
-residual_init = nn.initializers.variance_scaling(2 * 0.1**2, "fan_in", "normal")
-
-
-class ResidualBlock(nn.Module):
-    """`x + conv2(relu(conv1(x)))`, without normalisation. x: [b, h, w, c]."""
-
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        conv = functools.partial(Conv, x.shape[-1], kernel_init=residual_init, dtype=self.dtype)
-        return x + conv(name="conv2")(nn.relu(conv(name="conv1")(x)))
 
 
 class Trunk(nn.Module):
@@ -97,6 +84,7 @@ class BasicVSR(nn.Module):
     size_multiple = 1
     pad_multiple = 1
     in_channels = 3
+    window = None  # as many frames out as in
 
     def setup(self):
         conv = functools.partial(Conv, dtype=self.dtype)

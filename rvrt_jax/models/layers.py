@@ -1,6 +1,7 @@
 """Small layers that several networks share. Features are [b, h, w, c] or [b, t, h, w, c]."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -19,12 +20,15 @@ leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.1)
 # PyTorch's default for convolutions: uniform in +-1/sqrt(fan_in).
 conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 linear_init = nn.initializers.truncated_normal(0.02)
+# Residual convolutions start at a tenth of He's standard deviation: 30 blocks are nearly identity.
+residual_init = nn.initializers.variance_scaling(2 * 0.1**2, "fan_in", "normal")
 
 
 class Conv(nn.Module):
     """A 2-D convolution per frame, zero padded so that stride 1 keeps the size.
 
     x: [..., h, w, in] with any leading axes. Returns [..., h/stride, w/stride, features].
+    `random_bias`: biases start as PyTorch's do, uniform in +-1/sqrt(fan_in), instead of at 0.
     """
 
     features: int
@@ -32,16 +36,35 @@ class Conv(nn.Module):
     stride: int = 1
     groups: int = 1
     kernel_init: nn.initializers.Initializer = conv_init
+    random_bias: bool = False
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        bias_init = self._uniform_bias(shape) if self.random_bias else nn.initializers.zeros
+        bias = self.param("bias", bias_init, (self.features,)).astype(self.dtype)
         lead, x = x.shape[:-3], x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
         y = conv2d(x, kernel, stride=self.stride, groups=self.groups)
         return (y + bias).reshape(*lead, *y.shape[1:])
+
+    def _uniform_bias(self, shape: tuple[int, ...]) -> nn.initializers.Initializer:
+        bound = math.prod(shape[:3]) ** -0.5
+        return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+            key, shape, dtype, -bound, bound
+        )
+
+
+class ResidualBlock(nn.Module):
+    """`x + conv2(relu(conv1(x)))`, without normalisation. x: [..., h, w, c]."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        conv = functools.partial(Conv, x.shape[-1], kernel_init=residual_init, dtype=self.dtype)
+        return x + conv(name="conv2")(nn.relu(conv(name="conv1")(x)))
 
 
 class Linear(nn.Dense):

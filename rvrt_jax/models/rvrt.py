@@ -203,6 +203,8 @@ class RVRT(nn.Module):
     remat_policy: str = "nothing"
     dtype: Dtype = jnp.float32
 
+    window = None  # as many frames out as in
+
     @property
     def scale(self) -> int:
         """Output size over input size."""

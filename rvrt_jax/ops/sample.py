@@ -4,6 +4,9 @@ Two implementations of one definition: `bilinear_sample` fetches the four neighb
 channels at once and is what the networks use; `bilinear_sample_plain` is `jax.vmap` over
 `map_coordinates`, one channel at a time, the readable definition that the tests hold it against.
 Coordinates are float32 whatever the image's dtype.
+
+What deformable attention and deformable convolution stream over their taps is below both:
+`corners`, `pad_corners`, `sample_rows` and its hand-written backward pass.
 """
 
 import functools
@@ -67,6 +70,48 @@ def bilinear_sample(x: Array, coords: Array, *, border: Border = "zeros") -> Arr
     top = (1 - fx) * take(index) + fx * take(index + 1)
     bottom = (1 - fx) * take(index + w + 2) + fx * take(index + w + 3)
     return (1 - fy) * top + fy * bottom
+
+
+def sample_rows(rows: Array, index: Array, fy: Array, fx: Array, *, right: int, down: int) -> Array:
+    """Interpolates between the four rows that `corners` found for each position.
+
+    rows: [n, c]. index, fy, fx: [p], as `corners` returns them; the rows beside and below an index
+    lie `right` and `down` entries further (1 and width + 2 after `pad_corners`). Returns [p, c].
+    """
+    fy, fx = fy[:, None].astype(rows.dtype), fx[:, None].astype(rows.dtype)
+    top_left, top_right, low_left, low_right = _neighbours(rows, index, right, down)
+    top = (1 - fx) * top_left + fx * top_right
+    return (1 - fy) * top + fy * ((1 - fx) * low_left + fx * low_right)
+
+
+def sample_rows_backward(
+    rows: Array,
+    at: tuple[Array, Array, Array, Array],
+    d_sampled: Array,
+    d_rows: Array,
+    *,
+    right: int,
+    down: int,
+) -> tuple[Array, Array]:
+    """Adds the rows' gradient to `d_rows`; returns it and the positions' gradient, [p, 2], (y, x).
+
+    at: what `corners` returned, [p] each. d_sampled: [p, c], of `sample_rows`' result.
+    """
+    index, inside, fy, fx = at
+    fy, fx = fy[:, None], fx[:, None]
+    top_left, top_right, low_left, low_right = _neighbours(rows, index, right, down)
+    slope_y = (1 - fx) * (low_left - top_left) + fx * (low_right - top_right)
+    slope_x = (1 - fy) * (top_right - top_left) + fy * (low_right - low_left)
+    d_place = jnp.stack([(d_sampled * slope_y).sum(-1), (d_sampled * slope_x).sum(-1)], axis=-1)
+    shares = [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
+    for move, share in zip((0, right, down, down + right), shares, strict=True):
+        d_rows = d_rows.at[index + move].add(share * d_sampled, mode="promise_in_bounds")
+    return d_rows, jnp.where(inside[:, None], d_place, 0.0)
+
+
+def _neighbours(rows: Array, index: Array, right: int, down: int) -> list[Array]:
+    fetch = [index, index + right, index + down, index + down + right]
+    return [rows.at[i].get(mode="promise_in_bounds") for i in fetch]
 
 
 def pixel_grid(height: int, width: int) -> Array:

@@ -1,0 +1,199 @@
+"""Modulated deformable convolution: every tap of the kernel reads at a place of its own.
+
+Source: Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019. Layout of
+both implementations: x [h, w, c]; offsets [oh, ow, g, k, 2], the displacement (y, x) in pixels that
+output pixel (oh, ow) adds to tap k (row-major) of the g-th part of x's channels; mask
+[oh, ow, g, k], what the sampled value is multiplied by; kernel [kh, kw, c / groups, out]. A sample
+reads zeros outside x, neighbour by neighbour.
+
+At a coordinate of -1 or less, or of the size or more, offsets have no derivative, as in the CUDA
+kernels that the published networks were trained with (`ops.sample.corners`). torchvision gives a
+one-sided slope at exactly -1 instead, which is where every border tap lies at initialisation.
+"""
+
+import functools
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+
+from rvrt_jax.ops.sample import (
+    bilinear_sample,
+    corners,
+    pad_corners,
+    pixel_grid,
+    sample_rows,
+    sample_rows_backward,
+)
+
+
+class _Spec(NamedTuple):
+    """The sizes of a convolution: of x and the kernel, and the options."""
+
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return tuple(
+            (size + 2 * self.padding - self.dilation * (taps - 1) - 1) // self.stride + 1
+            for size, taps in zip((self.height, self.width), self.kernel, strict=True)
+        )
+
+
+def deform_conv_plain(
+    x: Array,
+    offsets: Array,
+    mask: Array,
+    kernel: Array,
+    *,
+    stride: int = 1,
+    padding: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Array:
+    """Samples all taps at once, then multiplies by the kernel: the readable definition.
+
+    Shapes as in the module's docstring. Returns [oh, ow, out] in x.dtype, without a bias. Needs
+    memory for kh * kw copies of x.
+    """
+    spec = _Spec(*x.shape[:2], kernel.shape[:2], stride, padding, dilation, groups)
+    _check(spec, offsets, mask, kernel, x.shape[-1])
+    places = _grid(spec)[:, :, None] + offsets.astype(jnp.float32)
+    parts = rearrange(x, "h w (g r) -> g h w r", g=offsets.shape[2])
+    sampled = jax.vmap(bilinear_sample, (0, 2), 2)(parts, places)  # [oh, ow, g, k, r]
+    sampled = rearrange(sampled * mask[..., None], "y x g k r -> y x k (g r)")
+    sampled = rearrange(sampled, "y x k (n r) -> y x k n r", n=groups)
+    weights = rearrange(kernel, "i j r (n o) -> (i j) n r o", n=groups)
+    out = jnp.einsum("yxknr,knro->yxno", sampled, weights, preferred_element_type=jnp.float32)
+    return rearrange(out, "y x n o -> y x (n o)").astype(x.dtype)
+
+
+def deform_conv_streamed(
+    x: Array,
+    offsets: Array,
+    mask: Array,
+    kernel: Array,
+    *,
+    stride: int = 1,
+    padding: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Array:
+    """Goes over the taps one at a time, adding up their products: same values, little memory.
+
+    The backward pass goes over them once more and samples again, so nothing is kept per tap.
+    """
+    spec = _Spec(*x.shape[:2], kernel.shape[:2], stride, padding, dilation, groups)
+    _check(spec, offsets, mask, kernel, x.shape[-1])
+    height = offsets.shape[0]
+    offsets = rearrange(offsets.astype(jnp.float32), "y x g k d -> k (y x) g d")
+    places = rearrange(_grid(spec), "y x k d -> k (y x) 1 d") + offsets
+    mask = rearrange(mask.astype(x.dtype), "y x g k -> k (y x) g")
+    weights = rearrange(kernel.astype(x.dtype), "i j r (n o) -> (i j) n r o", n=groups)
+    # A pixel's parts are rows of their own, side by side, so that what is fetched for all parts of
+    # a pixel lies as the matrix product wants it.
+    rows = rearrange(pad_corners(x), "n (g r) -> (n g) r", g=mask.shape[2])
+    out = cast(Array, _convolve(rows, places, mask, weights, spec))
+    return rearrange(out, "(y x) n o -> y x (n o)", y=height).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _convolve(rows: Array, places: Array, mask: Array, weights: Array, spec: _Spec) -> Array:
+    """The streamed convolution on arrays already laid out.
+
+    rows: [(h+2)(w+2)g, r]. places: [k, p, g, 2]. mask: [k, p, g]. weights: [k, n, c / n, o].
+    Returns float32 [p, n, o].
+    """
+    return _forward(rows, places, mask, weights, spec)[0]
+
+
+def _forward(rows: Array, places: Array, mask: Array, weights: Array, spec: _Spec):
+    def step(total: Array, tap: tuple[Array, Array, Array]):
+        place, mask, weights = tap
+        sampled = _sample(rows, place, spec) * mask[..., None]
+        return total + _product("pnr,nro->pno", _split(sampled, spec), weights), None
+
+    start = jnp.zeros((places.shape[1], spec.groups, weights.shape[-1]), jnp.float32)
+    out, _ = jax.lax.scan(step, start, (places, mask, weights))
+    return out, (rows, places, mask, weights)
+
+
+def _backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
+    rows, places, mask, weights = residuals
+    d_out = d_out.astype(rows.dtype)
+
+    def step(d_rows: Array, tap: tuple[Array, Array, Array]):
+        place, mask, weights = tap
+        sampled = _sample(rows, place, spec)
+        masked = _split(sampled * mask[..., None], spec)
+        d_weights = _product("pnr,pno->nro", masked, d_out)
+        d_masked = _product("pno,nro->pnr", d_out, weights).reshape(sampled.shape)
+        d_mask = (d_masked * sampled).sum(-1)
+        d_sampled = (d_masked * mask[..., None]).reshape(-1, rows.shape[1])
+        groups = place.shape[1]
+        d_rows, d_place = sample_rows_backward(
+            rows, _at(place, spec), d_sampled, d_rows, right=groups, down=groups * (spec.width + 2)
+        )
+        return d_rows, (d_place.reshape(place.shape), d_mask, d_weights)
+
+    start = jnp.zeros(rows.shape, jnp.float32)
+    d_rows, (d_places, d_mask, d_weights) = jax.lax.scan(step, start, (places, mask, weights))
+    cotangents = (d_rows, rows), (d_mask, mask), (d_weights, weights)
+    d_rows, d_mask, d_weights = (d.astype(x.dtype) for d, x in cotangents)
+    return d_rows, d_places, d_mask, d_weights
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _sample(rows: Array, place: Array, spec: _Spec) -> Array:
+    """Samples rows [., r] at [p, g, 2]: [p, g, r]."""
+    groups = place.shape[1]
+    index, _, fy, fx = _at(place, spec)
+    sampled = sample_rows(rows, index, fy, fx, right=groups, down=groups * (spec.width + 2))
+    # The barrier keeps the fetch from being repeated inside everything that reads its result.
+    return jax.lax.optimization_barrier(sampled).reshape(*place.shape[:2], -1)
+
+
+def _at(place: Array, spec: _Spec) -> tuple[Array, Array, Array, Array]:
+    """Returns what `corners` says of [p, g, 2], flat, counting each pixel's g rows."""
+    groups = place.shape[1]
+    index, inside, fy, fx = corners(place, spec.height, spec.width)
+    index = index * groups + jnp.arange(groups)
+    return index.ravel(), inside.ravel(), fy.ravel(), fx.ravel()
+
+
+def _split(sampled: Array, spec: _Spec) -> Array:
+    """Turns [p, g, r] into the groups of the convolution, [p, n, c / n]."""
+    return sampled.reshape(len(sampled), spec.groups, -1)
+
+
+def _product(pattern: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(pattern, a, b, preferred_element_type=jnp.float32)
+
+
+def _grid(spec: _Spec) -> Array:
+    """Returns where the taps would read without offsets, float32 [oh, ow, k, 2], (y, x)."""
+    taps = spec.dilation * pixel_grid(*spec.kernel).reshape(-1, 2) - spec.padding
+    return spec.stride * pixel_grid(*spec.output)[:, :, None] + taps
+
+
+def _check(spec: _Spec, offsets: Array, mask: Array, kernel: Array, channels: int) -> None:
+    """Asserts that the shapes belong together; a network's own layers always do."""
+    taps, parts = spec.kernel[0] * spec.kernel[1], offsets.shape[2]
+    assert offsets.shape == (*spec.output, parts, taps, 2), (offsets.shape, spec)
+    assert mask.shape == offsets.shape[:-1], (mask.shape, offsets.shape)
+    assert channels % parts == 0 == kernel.shape[-1] % spec.groups, (channels, parts, kernel.shape)
+    assert channels == kernel.shape[2] * spec.groups, (channels, kernel.shape, spec)
+
+
+DEFORM_CONV = {"plain": deform_conv_plain, "streamed": deform_conv_streamed}
