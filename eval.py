@@ -35,6 +35,20 @@ TILE = flags.DEFINE_string(
 )  # fmt: skip
 OVERLAP = flags.DEFINE_string("overlap", "2,20,20", "Overlap of the tiles, T,H,W.")
 SIGMA = flags.DEFINE_float("sigma", None, "Noise level, 0-255, for denoising models; 0 is valid.")
+BORDER = flags.DEFINE_enum(
+    "border", None, ["replicate", "reflection", "reflection_circle", "circle"],
+    "Which frames stand in beyond the clip's ends, for models with a window (EDVR); default: the "
+    "published rule of the model.",
+)  # fmt: skip
+ENSEMBLE = flags.DEFINE_integer(
+    "ensemble", 1, "4: the mean over flipped runs; 8: and over transposed ones."
+)
+STAGE2 = flags.DEFINE_string(
+    "stage2", None, "Weights of a second model, which restores the first one's result."
+)
+QUANTISE = flags.DEFINE_bool(
+    "quantise", False, "Rounds to 8 bits between the stages, as published."
+)
 FPS = flags.DEFINE_string(
     "fps", None, "Frame rate of images that become a video, such as 24000/1001."
 )
@@ -81,6 +95,7 @@ def _restore() -> None:
         model_name=name,
         fields=fields,
         weights=required(WEIGHTS),
+        stage2=STAGE2.value,
         source=required(INPUT),
         output=required(OUTPUT),
         gt=GT.value,
@@ -90,6 +105,9 @@ def _restore() -> None:
             tile=evaluation.parse_tile(TILE.value),
             overlap=evaluation.parse_triple(OVERLAP.value, "overlap"),
             sigma=SIGMA.value,
+            border=BORDER.value,
+            ensemble=ENSEMBLE.value,
+            quantise=QUANTISE.value,
             fps=FPS.value,
             damaged=DAMAGED.value,
         ),

@@ -18,8 +18,14 @@ from rvrt_jax import compare, loading, scoring
 from rvrt_jax.convert.files import replacing
 from rvrt_jax.data.frames import is_video, open_frames, open_writer, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.inference import check_sigma, free_memory, plan_tiles, restore_stream
-from rvrt_jax.tiling import Plan, check_tile, fits
+from rvrt_jax.inference import (
+    check_options,
+    check_tile,
+    free_memory,
+    plan_tiles,
+    restore_stream,
+)
+from rvrt_jax.tiling import Plan, fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +41,34 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How clips are restored. tile: as `restore`'s; fps: of image folders written to a video.
+    """How clips are restored.
 
-    damaged: "skip" leaves out what cannot be decoded of a broken video.
+    tile, overlap, sigma, border, ensemble: as `restore`'s. fps: of image folders written to a
+    video. damaged: "skip" leaves out what cannot be decoded of a broken video. quantise: rounds to
+    8 bits what goes from the first stage to the second, as published.
     """
 
     tile: tuple[int, int, int] | str | None = "auto"
     overlap: tuple[int, int, int] = (2, 20, 20)
     sigma: float | None = None
+    border: str | None = None
+    ensemble: int = 1
     fps: str | None = None
     damaged: Literal["error", "skip"] = "error"
+    quantise: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """One model after the other, or one alone. Each is (model, params)."""
+
+    first: tuple[Any, Any]
+    second: tuple[Any, Any] | None = None
+
+    @property
+    def scale(self) -> int:
+        """Output size over input size; the second stage keeps the size."""
+        return self.first[0].scale
 
 
 def model_fields(config: Any, *, dtype: str | None) -> tuple[str | None, dict]:
@@ -144,12 +168,13 @@ def _check_truth(clip: Clip, source, truth, scale: int) -> None:
         )
 
 
-def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool = False) -> dict:
+def restore_clip(stages: Stages, clip: Clip, options: Options, *, overwrite: bool = False) -> dict:
     """Restores one clip to its output, which appears under its name only when complete.
 
     Prints the tile, the progress and what of the source the output cannot hold on stderr. Returns
-    {name, frames, seconds, tile, overlap, left_out}, and with ground truth also
-    {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}.
+    {name, frames, seconds, tile, overlap, left_out}, with ground truth also
+    {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}, and for EDVR
+    {told: {offset_mean, offset_max}}, the mean and the largest of the clip in pixels.
     """
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(
@@ -157,22 +182,26 @@ def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool
         )
         truth = stack.enter_context(open_frames(clip.gt)) if clip.gt is not None else None
         writer = stack.enter_context(
-            _open_output(clip, source, model.scale, options.fps, overwrite)
+            _open_output(clip, source, stages.scale, options.fps, overwrite)
         )
-        plan = _plan(model, params, clip, source, options)
+        size = (source.length, source.height, source.width)
+        plan = _plan(stages.first, clip.name, size, options)
         started = time.perf_counter()
         bar = stack.enter_context(_bar(clip, source.length))
         frames, originals = itertools.tee(source)
-        restored = restore_stream(
-            model,
-            params,
-            frames,
-            tile=plan.tile,
-            overlap=options.overlap,
-            sigma=options.sigma,
-            progress=lambda done: bar.update(done - bar.n),
+        report = lambda done: bar.update(done - bar.n)  # noqa: E731
+        told: dict[str, list] = {}
+        last = stages.second is None
+        restored = _stage(
+            stages.first, frames, plan, options, told, progress=report if last else None
         )
-        scores = scoring.Scores(model.scale, shown=source.length // 2)
+        if stages.second is not None:
+            size = (size[0], size[1] * stages.scale, size[2] * stages.scale)
+            second = _plan(stages.second, f"{clip.name}, second stage", size, options)
+            if options.quantise:
+                restored = (to_uint(frame, 8) for frame in restored)
+            restored = _stage(stages.second, restored, second, options, {}, progress=report)
+        scores = scoring.Scores(stages.scale, shown=source.length // 2)
         for frame, original, true in _together(clip, restored, originals, truth):
             writer.write(to_uint(frame, source.bits))
             scores.add(original, frame, true)
@@ -183,16 +212,45 @@ def restore_clip(model, params, clip: Clip, options: Options, *, overwrite: bool
         compare.write(clip.picture, scores.picture())
     facts = {"name": clip.name, "frames": scores.frames, "seconds": seconds}
     facts |= {"tile": plan.tile, "overlap": plan.overlap, "left_out": list(writer.dropped)}
-    return facts | scores.summary()
+    return facts | _summary_of(told, clip.name) | scores.summary()
 
 
-def _plan(model, params, clip: Clip, source, options: Options) -> Plan:
+def _stage(
+    stage: tuple[Any, Any], frames: Iterable, plan: Plan, options: Options, told: dict, *, progress
+) -> Iterator:
+    model, params = stage
+    return restore_stream(
+        model,
+        params,
+        frames,
+        tile=plan.tile,
+        overlap=options.overlap,
+        sigma=options.sigma,
+        border=options.border,
+        ensemble=options.ensemble,
+        progress=progress,
+        told=told,
+    )
+
+
+def _summary_of(told: dict[str, list], name: str) -> dict:
+    """Returns {told: {...}} of what the model told of itself, and prints it; {} if nothing."""
+    if not told:
+        return {}
+    merged = {
+        key: float(max(values) if key.endswith("max") else sum(values) / len(values))
+        for key, values in told.items()
+    }
+    print(f"{name}: " + ", ".join(f"{k} {v:.2f}" for k, v in merged.items()), file=sys.stderr)
+    return {"told": merged}
+
+
+def _plan(stage: tuple[Any, Any], name: str, size: tuple[int, int, int], options: Options) -> Plan:
     """Chooses the tile, compiles the network for it, and says so on stderr."""
-    size = (source.length, source.height, source.width)
-    plan = plan_tiles(model, params, size, tile=options.tile, overlap=options.overlap)
-    print(f"{clip.name}: {plan}", file=sys.stderr)
+    plan = plan_tiles(*stage, size, tile=options.tile, overlap=options.overlap)
+    print(f"{name}: {plan}", file=sys.stderr)
     if not fits(plan, free_memory(share=1.0)):
-        print(f"{clip.name}: that is more than is free; give a smaller --tile.", file=sys.stderr)
+        print(f"{name}: that is more than is free; give a smaller --tile.", file=sys.stderr)
     return plan
 
 
@@ -233,6 +291,7 @@ def run(
     model_name: str | None,
     fields: dict,
     weights: str,
+    stage2: str | None = None,
     source: str,
     output: str,
     gt: str | None,
@@ -243,29 +302,30 @@ def run(
 ) -> dict:
     """Checks everything, restores all clips, prints and writes the results; returns them.
 
-    Raises UserError or OSError for what the user can mend: before the first frame is computed where
-    that can be known.
+    weights, stage2: of the model and, if its result is to be restored once more, of a second one,
+    which the weights themselves say. Raises UserError or OSError for what the user can mend: before
+    the first frame is computed where that can be known.
     """
-    check_tile(None if options.tile == "auto" else options.tile, options.overlap)
     if scores_file is not None and not overwrite:
         check_free(scores_file)
     clips = find_clips(source, output, gt=gt, picture=picture)
     loaded = loading.load_described(weights, model_name, **fields)
-    model, params = loaded.model, jax.device_put(loaded.params)
-    check_sigma(model, options.sigma)
-    check_files(clips, model.scale, options, overwrite=overwrite)
+    stages = _stages(loaded, stage2, options)
+    check_files(clips, stages.scale, options, overwrite=overwrite)
     print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
-    results = [restore_clip(model, params, c, options, overwrite=overwrite) for c in clips]
+    results = [restore_clip(stages, clip, options, overwrite=overwrite) for clip in clips]
     summary = scoring.summarise(results)
     if summary:
         print(scoring.table(results, summary))
     report = {
-        "model": loading.config(model),
-        "dtype": jnp.dtype(model.dtype).name,
+        "model": loading.config(loaded.model),
+        "dtype": jnp.dtype(loaded.model.dtype).name,
         "weights": str(weights),
+        "stage2": stage2,
         "licence": loaded.license,
         "device": jax.devices()[0].device_kind,
         "sigma": options.sigma,
+        "ensemble": options.ensemble,
         "clips": results,
         **summary,
     }
@@ -273,3 +333,24 @@ def run(
         with replacing(scores_file) as temporary:
             Path(temporary).write_text(scoring.to_json(report))
     return report
+
+
+def _stages(loaded: loading.Loaded, stage2: str | None, options: Options) -> Stages:
+    """Loads the second stage, if any, and checks that all fit together and the options fit them."""
+    first, second = (loaded.model, jax.device_put(loaded.params)), None
+    if stage2 is not None:
+        fields = {} if loaded.model.dtype == jnp.float32 else {"dtype": loaded.model.dtype}
+        again = loading.load_described(stage2, **fields)
+        if again.model.scale != 1:
+            raise UserError(
+                f"--stage2 {stage2} holds a model that enlarges {again.model.scale} times; the "
+                "second stage restores frames of their final size. Are these the weights of the "
+                "first stage?"
+            )
+        second = again.model, jax.device_put(again.params)
+    elif options.quantise:
+        raise UserError("--quantise rounds between two stages; give --stage2, or leave it out.")
+    for model, _ in filter(None, (first, second)):
+        check_tile(model, None if options.tile == "auto" else options.tile, options.overlap)
+        check_options(model, sigma=options.sigma, border=options.border, ensemble=options.ensemble)
+    return Stages(first, second)

@@ -11,20 +11,28 @@ fit. What happens to an axis (frames, height, width) depends on its entry in `ti
   code; here it is mirrored to the least multiple that the network itself needs.
 
 A mirror longer than the axis goes back and forth, so that one frame, or three pixels, will do.
+
+A model with a `window` (EDVR) makes one frame of several: it slides along the video
+(rvrt_jax.sliding), which is never cut in time, and its tiles in space are those of above.
+
+Self-ensemble runs every tile flipped and turned as well, and takes the mean.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import psutil
 
-from rvrt_jax import tiling
+from rvrt_jax import sliding, tiling
 from rvrt_jax.data.frames import to_float
+from rvrt_jax.ensemble import ENSEMBLES, TURNS, Turn, turned, turned_back
 from rvrt_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -37,19 +45,49 @@ class OutOfMemory(UserError):
     """The device ran out of memory; a smaller tile may fit."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a video is restored; the keywords of `restore`."""
+
+    tile: Sequence[int] | None = None
+    overlap: Sequence[int] = (2, 20, 20)
+    sigma: float | None = None
+    border: str | None = None
+    ensemble: int = 1
+    progress: Callable[[float], None] | None = None
+    told: dict[str, list] | None = None
+
+
 def restore(
-    model, params, frames, *, tile=None, overlap=(2, 20, 20), sigma=None, progress=None
+    model,
+    params,
+    frames,
+    *,
+    tile=None,
+    overlap=(2, 20, 20),
+    sigma=None,
+    border=None,
+    ensemble=1,
+    progress=None,
+    told=None,
 ) -> np.ndarray:
     """Restores a clip of any height, width and length.
 
     frames: [t, h, w, 3], uint8, uint16, or float in [0, 1]; RGB.
     tile: None for the whole clip at once, (frames, height, width) in input pixels with 0 for a
         whole axis, or "auto" for a tile that fits the free memory. overlap: what tiles share.
+        For models with a window, frames is how many windows are computed at once, 0 for one.
     sigma: noise level on the scale of 0-255, 0 included; for models with a noise channel only.
+    border: which frames stand in where a window reaches beyond the clip: "replicate",
+        "reflection", "reflection_circle" or "circle"; None for the model's published rule; for
+        models with a window only. Clips too short for the rule get "replicate".
+    ensemble: 4 or 8 for the mean over that many flipped (8: and transposed) runs.
     progress: called after each tile with the number of frames restored so far, as a float.
+    told: a dict to fill with what the model tells of itself, a list of values for each name:
+        EDVR's offset_mean and offset_max, in pixels.
     Returns float32 [t, scale * h, scale * w, 3], not clipped to [0, 1].
     Raises UserError for frames that are no such clip, a NaN in them, a tile that does not exceed
-    its overlap, and a sigma where none belongs or none where one does.
+    its overlap, and an option that the model has no use for or lacks.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4:
@@ -60,65 +98,145 @@ def restore(
         plan = plan_tiles(model, params, frames.shape[:3], overlap=overlap)
         log.info("%s", plan)
         tile = plan.tile
-    options = {"tile": tile, "overlap": overlap, "sigma": sigma, "progress": progress}
-    blocks = list(_blocks(model, params, frames, **options))
+    options = Options(tile, overlap, sigma, border, ensemble, progress, told)
+    blocks = list(_blocks(model, params, frames, options))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def restore_stream(
-    model, params, frames: Iterable, *, tile=None, overlap=(2, 20, 20), sigma=None, progress=None
+    model,
+    params,
+    frames: Iterable,
+    *,
+    tile=None,
+    overlap=(2, 20, 20),
+    sigma=None,
+    border=None,
+    ensemble=1,
+    progress=None,
+    told=None,
 ) -> Iterator[np.ndarray]:
     """Restores a video frame by frame, with no more of it in memory than two tiles in time.
 
     frames: yields [h, w, 3] arrays; any number of them if the tile has a length. Arguments as
     `restore`'s, but for "auto" (see plan_tiles). Yields float32 [scale * h, scale * w, 3].
     """
-    options = {"tile": tile, "overlap": overlap, "sigma": sigma, "progress": progress}
-    for block in _blocks(model, params, frames, **options):
+    options = Options(tile, overlap, sigma, border, ensemble, progress, told)
+    for block in _blocks(model, params, frames, options):
         yield from (frame.copy() for frame in block)  # views would keep the block in memory
         del block
 
 
-def _blocks(model, params, frames, *, tile, overlap, sigma, progress) -> Iterator[np.ndarray]:
-    tile, overlap = tiling.check_tile(tile, overlap)
-    check_sigma(model, sigma)
+def _blocks(model, params, frames: Iterable, options: Options) -> Iterator[np.ndarray]:
+    """Yields the restored video in pieces of some frames, float32 [t, scale * h, scale * w, 3]."""
+    tile, overlap = check_tile(model, options.tile, options.overlap)
+    check_options(model, sigma=options.sigma, border=options.border, ensemble=options.ensemble)
+    options = dataclasses.replace(options, tile=tile, overlap=overlap)
     params = jax.device_put(params)
+    slide_or_cut = _cut_blocks if model.window is None else _sliding_blocks
+    return slide_or_cut(model, params, _checked(frames), options)
+
+
+def _cut_blocks(model, params, frames: Iterable, options: Options) -> Iterator[np.ndarray]:
+    """`_blocks` for models that take any number of frames: in tiles of time."""
     computed = 0  # frames that any tile so far has covered
 
     def run(start: int, clip: list) -> np.ndarray:
         nonlocal computed
         video = np.stack(clip)
-        rows, columns = (
-            tiling.spans(video.shape[axis], tile[axis], overlap[axis], model.scale)
-            for axis in (1, 2)
-        )
         before, computed = computed, start + len(clip)
-        finished = 0
 
         def run_tile(row: slice, column: slice) -> np.ndarray:
-            nonlocal finished
-            piece = _run(model, params, _as_float(video[:, row, column]), tile, sigma)
-            finished += 1
-            if progress is not None:
-                share = finished / (len(rows) * len(columns))
-                progress(before + share * (computed - before))
-            return piece
+            piece = _as_float(video[:, row, column])
+            return _ensemble(options, lambda turn: _run(model, params, piece, turn, options))
 
-        return tiling.blend_space(rows, columns, run_tile)
+        size, span = video.shape[1:3], (before, computed)
+        return _over_tiles(model, size, run_tile, span, options)
 
-    yield from tiling.blend_time(tiling.windows(_checked(frames), tile[0], overlap[0]), run)
+    yield from tiling.blend_time(tiling.windows(frames, options.tile[0], options.overlap[0]), run)
 
 
-def _run(model, params, video: np.ndarray, tile, sigma) -> np.ndarray:
+def _sliding_blocks(model, params, frames: Iterable, options: Options) -> Iterator[np.ndarray]:
+    """`_blocks` for models with a window: some windows at a time, each frame read once."""
+    batch = options.tile[0] or 1
+    slider = sliding.Slider(model, params, batch)
+    if options.told is not None:
+        slider.told = options.told
+    done = 0
+    for held, indices in sliding.windows(
+        frames, model.window, options.border or model.border, batch
+    ):
+        size = held[indices[0][0]].shape[:2]
+
+        def run_tile(row: slice, column: slice, held=held, indices=indices) -> np.ndarray:
+            h, w = held[indices[0][0]][row, column].shape[:2]
+
+            def run_turned(turn: Turn) -> np.ndarray:
+                shape = _call_shape(model, (1, h, w), turn, options)
+
+                def frame(index: int) -> np.ndarray:
+                    piece = turned(_as_float(held[index][row, column])[None], turn)
+                    return mirror(piece, (1, *shape[1:]))[0]
+
+                with _explained(shape):
+                    out = slider.run((row.start, column.start, turn), frame, indices)
+                return _upright(model, out, (h, w), turn)
+
+            return _ensemble(options, run_turned)
+
+        before, done = done, done + len(indices)
+        yield _over_tiles(model, size, run_tile, (before, done), options)
+
+
+def _over_tiles(model, size, run_tile: Callable, span: tuple[int, int], options) -> np.ndarray:
+    """Runs and joins the tiles of some frames, and reports; they count from span[0] to span[1]."""
+    rows, columns = (
+        tiling.spans(length, tile, overlap, model.scale)
+        for length, tile, overlap in zip(size, options.tile[1:], options.overlap[1:], strict=True)
+    )
+    finished = itertools.count(1)
+
+    def run(row: slice, column: slice) -> np.ndarray:
+        piece = run_tile(row, column)
+        if options.progress is not None:
+            share = next(finished) / (len(rows) * len(columns))
+            options.progress(span[0] + share * (span[1] - span[0]))
+        return piece
+
+    return tiling.blend_space(rows, columns, run)
+
+
+def _ensemble(options: Options, run: Callable[[Turn], np.ndarray]) -> np.ndarray:
+    """Returns the mean of run(turn), which gives its result upright, over the orientations."""
+    if options.ensemble == 1:
+        return run(TURNS[0])
+    return sum(run(turn) for turn in TURNS[: options.ensemble]) / np.float32(options.ensemble)
+
+
+def _call_shape(model, size, turn: Turn, options: Options) -> tuple[int, int, int]:
+    """Returns what the network gets of a piece (t, h, w) in this orientation."""
+    (t, h, w), (time, height, width) = size, options.tile
+    if turn[0]:
+        h, w, height, width = w, h, width, height
+    return tiling.call_shape(model, (time, height, width), (t, h, w))
+
+
+def _upright(model, out: np.ndarray, size: tuple[int, int], turn: Turn) -> np.ndarray:
+    """Crops what mirroring added to a turned piece of `size` (upright), and turns it back."""
+    h, w = reversed(size) if turn[0] else size
+    return turned_back(out[:, : h * model.scale, : w * model.scale], turn)
+
+
+def _run(model, params, video: np.ndarray, turn: Turn, options: Options) -> np.ndarray:
     """Runs the network on one tile, [t, h, w, 3] float; mirrors what does not fit, and crops."""
     t, h, w, _ = video.shape
-    shape = tiling.call_shape(model, tile, (t, h, w))
-    video = mirror(video, shape)
-    if sigma is not None:
-        noise = np.full((*shape, 1), sigma / 255, np.float32)
+    shape = _call_shape(model, (t, h, w), turn, options)
+    video = mirror(turned(video, turn), shape)
+    if options.sigma is not None:
+        noise = np.full((*shape, 1), options.sigma / 255, np.float32)
         video = np.concatenate([video, noise], axis=-1)
     out = np.asarray(_call(model, params, video[None]))[0]
-    return out[:t, : h * model.scale, : w * model.scale]
+    return _upright(model, out[:t], (h, w), turn)
 
 
 def _as_float(video: np.ndarray) -> np.ndarray:
@@ -138,12 +256,19 @@ def _apply(model, params, video):
 
 def _call(model, params, video: np.ndarray) -> jax.Array:
     """Runs `_apply`, compiled once per model and shape."""
-    try:
+    with _explained(video.shape[1:4]):
         return _apply(model, params, video).block_until_ready()
+
+
+@contextlib.contextmanager
+def _explained(shape: tuple[int, ...]) -> Iterator[None]:
+    """Says what to do when the device runs out of memory for (frames, height, width)."""
+    try:
+        yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        t, h, w = video.shape[1:4]
+        t, h, w = shape
         raise OutOfMemory(
             f"the device has too little memory for {t} frames of {w}x{h} pixels at once. "
             f"Pass a smaller tile (frames, height, width)."
@@ -181,8 +306,18 @@ def _checked(frames: Iterable) -> Iterator[np.ndarray]:
         yield frame
 
 
-def check_sigma(model, sigma) -> None:
-    """Raises UserError if the model wants a noise level and gets none, or the other way round."""
+def check_tile(model, tile, overlap) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Returns tile and overlap as two triples; raises UserError as `tiling.check_tile` does.
+
+    Windows slide: no frames are shared between tiles of a model that has one.
+    """
+    if model.window is not None:
+        overlap = (0, *tuple(overlap)[1:])
+    return tiling.check_tile(tile, overlap)
+
+
+def check_options(model, *, sigma=None, border=None, ensemble=1) -> None:
+    """Raises UserError for an option that the model has no use for, lacks, or does not know."""
     if model.in_channels == 3 and sigma is not None:
         raise UserError(f"sigma is {sigma}, but this model takes no noise level; leave it out.")
     if model.in_channels == 4:
@@ -190,6 +325,14 @@ def check_sigma(model, sigma) -> None:
             raise UserError("this model needs the noise level: pass sigma, 0-255 (0 is valid).")
         if not 0 <= sigma <= 255:
             raise UserError(f"sigma is {sigma}; give a noise level from 0 to 255.")
+    if ensemble not in ENSEMBLES:
+        raise UserError(f"ensemble is {ensemble}; give 1 (none), 4 (flips) or 8 (and transposed).")
+    if model.window is not None:
+        sliding.check(model, model.border if border is None else border)
+    elif border is not None:
+        raise UserError(
+            f"border is {border!r}, but this model takes whole clips, not windows; leave it out."
+        )
 
 
 def plan_tiles(
@@ -207,7 +350,7 @@ def plan_tiles(
     what the compiler says the network takes; any other as `restore`'s.
     Raises UserError if no tile fits.
     """
-    given, overlap = tiling.check_tile(None if tile == "auto" else tile, overlap)
+    given, overlap = check_tile(model, None if tile == "auto" else tile, overlap)
     params = jax.device_put(params)
 
     def measure(plan: tiling.Plan) -> tiling.Plan:
@@ -228,6 +371,8 @@ def plan_tiles(
 
 def memory_needed(model, params, call: tuple[int, int, int]) -> int:
     """Compiles the network for (t, h, w) and returns the bytes that the compiler says it takes."""
+    if model.window is not None:
+        return sliding.compiled_bytes(model, params, call)
     video = jax.ShapeDtypeStruct((1, *call, model.in_channels), np.float32)
     memory = _apply.lower(model, params, video).compile().memory_analysis()
     assert memory is not None  # CPU, GPU and TPU report it

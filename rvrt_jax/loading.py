@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from rvrt_jax import models, weights
-from rvrt_jax.convert import detect, keys, state, tables
+from rvrt_jax.convert import detect, keys, state, styles, tables
 from rvrt_jax.errors import UserError
 
 ASSETS = weights.ASSETS
@@ -33,7 +33,7 @@ FOLDER = "checkpoints"
 SCORE = "psnr_rgb"
 
 # Fields that say how to compute, not what: no part of a checkpoint's config.
-COMPUTE_FIELDS = ("attention", "remat", "remat_policy", "dtype")
+COMPUTE_FIELDS = ("attention", "deform_conv", "remat", "remat_policy", "dtype")
 _SPYNET_WIDTHS = (8, 32, 64, 32, 16, 2)
 
 
@@ -114,14 +114,14 @@ def from_state_dict(
     """Returns (model, params) from a PyTorch state dict as numpy arrays.
 
     name, fields: as for `build`. Every key must be used and every parameter filled; buffers may
-    be there or not. Raises UserError with every missing, unexpected and misshapen key.
+    be there or not. EDVR's keys may be BasicSR's, the 2019 code's or mmagic's. Raises UserError
+    with every missing, unexpected and misshapen key, and the fields to change.
     """
     model = models.build(name, **fields)
     try:
-        params = keys.to_params(_table(model), state_dict, _shapes(model))
+        params = keys.to_params(_table(model), styles.canonical(state_dict), _shapes(model))
     except UserError as error:
-        seen = detect.detect(state_dict)
-        hint = f"They look like {_spell(seen)}." if seen else "They are of no model known here."
+        hint = _hint(model, detect.detect(state_dict))
         raise UserError(f"cannot fill {name!r}: {error}\n{hint}") from None
     return model, keys.nest(params)
 
@@ -179,9 +179,8 @@ def _table(model: nn.Module) -> keys.Table:
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by path, without computing any."""
     size = 8 * model.size_multiple
-    video = jax.ShapeDtypeStruct(
-        (1, model.time_multiple, size, size, model.in_channels), jnp.float32
-    )
+    frames = model.window or model.time_multiple
+    video = jax.ShapeDtypeStruct((1, frames, size, size, model.in_channels), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
     return {path: leaf.shape for path, leaf in keys.flatten(params).items()}
 
@@ -276,6 +275,20 @@ def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> d
         f"{path} has the shapes of no published variant; it looks like {_spell(seen)}. "
         "Pass the model's name and its fields."
     )
+
+
+def _hint(model: nn.Module, seen: Mapping | None) -> str:
+    """Says what a state dict is that does not fit, and which fields of the model to change."""
+    if seen is None:
+        return "They are of no model known here."
+    hint = f"They look like {_spell(seen)}."
+    if seen["name"] == _name(model):
+        own = _fields(model)
+        others = {key: value for key, value in seen.items() if own.get(key, value) != value}
+        changes = [f"{key}={value} (here {own[key]})" for key, value in others.items()]
+        if changes:
+            hint += f" To load them, build the model with {', '.join(changes)}."
+    return hint
 
 
 def _spell(seen: Mapping) -> str:

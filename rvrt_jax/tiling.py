@@ -4,6 +4,9 @@ Tiles of an axis of length `size` begin at `0, s, 2s, ...` below `size - tile`, 
 and at `max(0, size - tile)`. Tiles in time are averaged where they overlap. Tiles in space first
 lose `overlap // 2` *output* pixels on each side that has a neighbour (not multiplied by the scale,
 as published); what still overlaps is averaged. A tile of 0 means the whole axis.
+
+A model with a `window` slides along the time axis instead of cutting it: there the first number of
+a tile is how many windows go through the network at once, 0 for one.
 """
 
 import dataclasses
@@ -197,7 +200,7 @@ class Plan:
 
 
 def call_shape(model, tile, size) -> tuple[int, int, int]:
-    """Returns (t, h, w) of one call of the network, padding included.
+    """Returns (t, h, w) of one call of the network, padding included; windows for t if they slide.
 
     tile, size: (frames, height, width). A whole axis in space is padded to `model.pad_multiple`,
     as published; a tile only where it does not fit the network (published tiles are never padded).
@@ -209,6 +212,8 @@ def call_shape(model, tile, size) -> tuple[int, int, int]:
         multiple = multiple if n == 0 else least
         length = min(n or length, length)
         result.append(-(-length // multiple) * multiple)
+    if model.window is not None:
+        result[0] = tile[0] or 1
     return tuple(result)
 
 
@@ -217,11 +222,18 @@ def call_shape(model, tile, size) -> tuple[int, int, int]:
 # later branches). Fitted to the compiler's figures for float32 RVRT of widths 36, 144 and 192 on a
 # CPU, within 15 % from 8 frames on. It need not be exact: `restore.plan_tiles` asks the compiler.
 FLOATS_FIXED, FLOATS_PER_CHANNEL, FLOATS_PER_FRAME = 2600, 105, 11
+# The same for windows: for each feature channel (alignment of one frame) and frame of the window
+# (its features, as they are and aligned), and whatever the width (the tail).
+FLOATS_SLIDING, FLOATS_PER_WINDOW, FLOATS_TAIL = 20, 4, 2600
 
 
 def device_bytes(model, call: tuple[int, int, int]) -> int:
     """Estimates the bytes that one call of the network takes for (t, h, w) input pixels."""
     t, h, w = call
+    if model.window is not None:
+        pixels = h * w if model.scale > 1 else h * w / 16
+        features = model.num_feat * (FLOATS_SLIDING + FLOATS_PER_WINDOW * model.window)
+        return int(4 * t * pixels * (features + FLOATS_TAIL))
     channels = max(model.embed_dims) if hasattr(model, "embed_dims") else model.num_feat
     pixels = h * w if model.scale > 1 else h * w / 16  # at scale 1 features are of a quarter size
     features = FLOATS_FIXED + channels * (FLOATS_PER_CHANNEL + FLOATS_PER_FRAME * t)
@@ -232,7 +244,10 @@ def device_bytes(model, call: tuple[int, int, int]) -> int:
 def host_bytes(model, tile, overlap, size) -> int:
     """Returns the bytes of the frames held at once, read and restored, of a tile in time."""
     length, height, width = size
-    frames = min(tile[0] or length, length)
+    if model.window is None:
+        frames = min(tile[0] or length, length)
+    else:
+        frames = (tile[0] or 1) + model.window
     read = 2 * frames * height * width * 3 * 2  # of this tile and the next, of 16 bits at most
     # The frames themselves, what they share with the next tile, and what a call returns.
     restored = frames + overlap[0] * (tile[0] > 0) + frames * (tile[1] == tile[2] == 0)
@@ -255,7 +270,7 @@ def plan_auto(model, size, budget: Budget, *, overlap=(2, 20, 20), correction=1.
     shape = (model.time_multiple, model.pad_multiple, model.pad_multiple)
     tiles = {
         tuple(_even(*axis) for axis in zip(size, (time, side, side), overlap, shape, strict=True))
-        for time in TIMES
+        for time in (TIMES if model.window is None else (1,))
         for side in (max(size[1:]), *SIDES)
         if overlap[0] < time and max(overlap[1:]) < side
     }
@@ -293,6 +308,8 @@ def _count(size: int, tile: int, overlap: int) -> int:
 def plan_tile(model, tile, overlap, size, correction: float = 1.0) -> Plan:
     """Returns the plan of a given tile. Arguments as `plan_auto`'s."""
     call = call_shape(model, tile, size)
+    if model.window is not None:
+        tile, overlap = (tile[0] or 1, *tile[1:]), (0, *overlap[1:])
     calls = math.prod(_count(*axis) for axis in zip(size, tile, overlap, strict=True))
     device = int(correction * device_bytes(model, call))
     host = host_bytes(model, tile, overlap, size)

@@ -38,7 +38,8 @@ class Weight:
 
     model: the model or variant it fills. file: its name at the source. sha256: its hash or how that
     begins; size: in bytes; None where the publisher tells neither. package: the Python package
-    that carries it, None for a file of the release at `url`.
+    that carries it, None for a file of the release at `url`, or at `page`, where it has to be
+    fetched by hand.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Weight:
     license: str
     source: str
     url: str | None = None
+    page: str | None = None
     package: str | None = None
     size: int | None = None
     sha256: str | None = None
@@ -66,6 +68,13 @@ def _basicvsr(file: str, sha256: str) -> Weight:
     return Weight(
         "basicvsr", file, "Apache-2.0", source, package=_PACKAGE, size=25_234_632, sha256=sha256
     )
+
+
+def _edvr(model: str, file: str, drive: str) -> Weight:
+    source = f"published EDVR, {file} of BasicSR (Wang et al., CVPRW 2019)"
+    page = f"https://drive.google.com/file/d/{drive}/view"
+    sha256 = file.removesuffix(".pth").rpartition("-")[2]
+    return Weight(model, file, "Apache-2.0", source, page=page, sha256=sha256)
 
 
 WEIGHTS = {
@@ -93,6 +102,37 @@ WEIGHTS = {
     "basicvsr_vimeo_bd": _basicvsr(
         "BasicVSR_Vimeo90K_BDx4.pth",
         "e9bf46ebb478abfc3002572ae67194f6b99fed5070262d75ec537f9b9df4477e",
+    ),
+    "edvr_m_reds": _edvr(
+        "edvr_m", "EDVR_M_x4_SR_REDS_official-32075921.pth", "1dd6aFj-5w2v08VJTq5mS9OFsD-wALYD6"
+    ),
+    "edvr_m_wotsa_reds": _edvr(
+        "edvr_m_wotsa",
+        "EDVR_M_woTSA_x4_SR_REDS_official-1edf645c.pth",
+        "1C_WdN-NyNj-P7SOB5xIVuHl4EBOwd-Ny",
+    ),
+    "edvr_l_reds": _edvr(
+        "edvr_l", "EDVR_L_x4_SR_REDS_official-9f5f5039.pth", "127KXEjlCwfoPC1aXyDkluNwr9elwyHNb"
+    ),
+    "edvr_l_vimeo": _edvr(
+        "edvr_l_vimeo",
+        "EDVR_L_x4_SR_Vimeo90K_official-162b54e4.pth",
+        "1aVR3lkX6ItCphNLcT7F5bbbC484h4Qqy",
+    ),
+    "edvr_l_srblur": _edvr(
+        "edvr_l_srblur",
+        "EDVR_L_x4_SRblur_REDS_official-983d7b8e.pth",
+        "1GZz_87ybR8eAAY3X2HWwI3L6ny7-5Yvl",
+    ),
+    "edvr_l_deblur": _edvr(
+        "edvr_l_deblur",
+        "EDVR_L_deblur_REDS_official-ca46bd8c.pth",
+        "1_ma2tgHscZtkIY2tEJkVdU-UP8bnqBRE",
+    ),
+    "edvr_l_deblurcomp": _edvr(
+        "edvr_l_deblurcomp",
+        "EDVR_L_deblurcomp_REDS_official-0e988e5c.pth",
+        "1fEoSeLFnHSBbIs95Au2W197p8e4ws4DW",
     ),
 }
 
@@ -151,6 +191,8 @@ def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> 
         check(local, weight)
         with replacing(target) as temporary:
             shutil.copyfile(local, temporary)
+    elif weight.page is not None:
+        raise UserError(_by_hand(weight))
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
@@ -260,6 +302,17 @@ def _advice(weight: Weight, target: Path, reason: str) -> str:
     )
 
 
+def _by_hand(weight: Weight) -> str:
+    """Says how to get what no program may fetch."""
+    name = next(name for name, known in WEIGHTS.items() if known is weight)
+    return (
+        f"{weight.file} lies where only a browser can fetch it:\n"
+        f"  {weight.page}\n"
+        f"Then:  python -m rvrt_jax.weights get {name} --from FILE\n"
+        f"which checks that its SHA-256 begins with {weight.sha256}."
+    )
+
+
 def _list() -> None:
     print(f"kept in {cache_dir()}")
     rows = []
@@ -268,6 +321,7 @@ def _list() -> None:
         rows.append((name, "packaged", checkpoint.license, checkpoint.source))
     for name, weight in WEIGHTS.items():
         here = "here" if (cache_dir() / weight.target).is_file() else "to fetch"
+        here = "by hand" if here == "to fetch" and weight.page else here
         rows.append((name, here, weight.license, weight.source))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:

@@ -57,7 +57,8 @@ def state_dict(table: keys.Table, shapes: dict[str, tuple[int, ...]], seed: int,
 
 def parameter_shapes(model) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter, by path."""
-    video = jnp.zeros((1, 2 * model.time_multiple, 16, 16, model.in_channels))
+    frames = model.window or 2 * model.time_multiple
+    video = jnp.zeros((1, frames, 16, 16, model.in_channels))
     tree = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
     return {path: leaf.shape for path, leaf in keys.flatten(tree).items()}
 

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     "train eval configs rvrt_jax demo convert.__main__",  # entry points, and the public names
     "training validation inference evaluation protocol scoring",
-    "step checkpoint logs tiling metrics loading weights download compare testsets consistency",
+    "step checkpoint logs tiling sliding ensemble metrics loading weights download compare "
+    "testsets consistency",
     "state optim parallel convert data",
     "models",
     "ops",

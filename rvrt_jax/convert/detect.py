@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rvrt_jax.convert import styles
+
 # A key that every checkpoint of the model has, and no other model's.
 _MARKS = {
     "rvrt": "backbone.backward_1.main.1.weight",
     "basicvsr": "backward_trunk.main.0.weight",
     "edvr": "pcd_align.offset_conv1.l1.weight",
+    "predeblur": "predeblur.stride_conv_l2.weight",  # EDVR may have it too, and comes first
     "spynet": "basic_module.0.basic_module.0.weight",
 }
 
@@ -18,15 +21,15 @@ _MARKS = {
 def detect(state: Mapping[str, np.ndarray]) -> dict | None:
     """Returns {"name": model} and those of its fields that shapes show; None for none we know.
 
+    The keys may be of any style that `styles.canonical` knows.
     Shapes do not show RVRT's `attention_heads`, `attention_window` (taken as 3x3 to work out
     `deformable_groups`) and `max_residue_magnitude`. For a checkpoint with keys missing only the
     name is told.
     """
-    shapes = {key: array.shape for key, array in state.items()}
+    shapes = {key: array.shape for key, array in styles.canonical(state).items()}
     for name, mark in _MARKS.items():
         if mark in shapes:
-            fields = {"rvrt": _rvrt, "basicvsr": _basicvsr}.get(name, lambda _: {})
-            return {"name": name, **fields(shapes)}
+            return {"name": name, **_FIELDS[name](shapes)}
     return None
 
 
@@ -78,6 +81,43 @@ def _rvrt(shapes: Mapping[str, tuple[int, ...]]) -> dict:
         "nonblind_denoising": upscale == 1 and shapes[first][1] == 4,
         "num_feat": shapes["conv_last.weight"][1],
     }
+
+
+def _edvr(shapes: Mapping[str, tuple[int, ...]]) -> dict:
+    tsa = "fusion.feat_fusion.weight" in shapes
+    fusion = "fusion.feat_fusion.weight" if tsa else "fusion.weight"
+    offsets = "pcd_align.cas_dcnpack.conv_offset.weight"
+    predeblur = "conv_1x1.weight" in shapes
+    hr_first = "predeblur.stride_conv_hr1.weight" if predeblur else "conv_first_1.weight"
+    if {fusion, offsets} - shapes.keys():
+        return {}
+    features = shapes[_MARKS["edvr"]][0]
+    return {
+        "num_feat": features,
+        "num_frame": shapes[fusion][1] // features,
+        "deformable_groups": shapes[offsets][0] // 27,
+        "num_extract_block": _count(shapes, r"feature_extraction\.(\d+)\.conv1\.weight"),
+        "num_reconstruct_block": _count(shapes, r"reconstruction\.(\d+)\.conv1\.weight"),
+        "hr_in": hr_first in shapes,
+        "with_predeblur": predeblur,
+        "with_tsa": tsa,
+    }
+
+
+def _predeblur(shapes: Mapping[str, tuple[int, ...]]) -> dict:
+    return {
+        "num_feat": shapes[_MARKS["predeblur"]][0],
+        "hr_in": "predeblur.stride_conv_hr1.weight" in shapes,
+    }
+
+
+_FIELDS = {
+    "rvrt": _rvrt,
+    "basicvsr": _basicvsr,
+    "edvr": _edvr,
+    "predeblur": _predeblur,
+    "spynet": lambda shapes: {},
+}
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:

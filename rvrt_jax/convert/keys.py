@@ -113,7 +113,7 @@ def to_params(
 
 def to_path(table: Table, key: str) -> tuple[str | None, str]:
     """Returns the parameter path that a key fills and the layout's name; None for no path."""
-    return _translate(((row.key, row.path, row.layout) for row in table.rows), key)
+    return translate(((row.key, row.path, row.layout) for row in table.rows), key)
 
 
 def check_shapes(params: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -191,10 +191,14 @@ def _pattern(template: str) -> re.Pattern:
 
 def _to_key(table: Table, path: str) -> tuple[str | None, str]:
     """Returns the key of a parameter and the layout's name; None for no key."""
-    return _translate(((row.path, row.key, row.layout) for row in table.rows), path)
+    return translate(((row.path, row.key, row.layout) for row in table.rows), path)
 
 
-def _translate(names: Iterable[tuple[str, str, str]], name: str) -> tuple[str | None, str]:
+def translate(names: Iterable[tuple[str, str, str]], name: str) -> tuple[str | None, str]:
+    """Returns the other name and the layout of the first triple whose template fits `name`.
+
+    names: (template, template of the other name, layout). Returns (None, "same") if none fits.
+    """
     for template, other, layout in names:
         if match := _pattern(template).fullmatch(name):
             return other.format(**match.groupdict()), layout

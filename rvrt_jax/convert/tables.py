@@ -24,6 +24,10 @@ def table(name: str, fields: Mapping) -> Table:
             return Table(
                 (*_spynet_rows("spynet.", "spynet/"), *_BASICVSR), _spynet_buffers("spynet.")
             )
+        case "edvr":
+            return Table(_EDVR)
+        case "predeblur":
+            return Table((*_PREDEBLUR, *module("conv_last", "conv_last", "conv2d")))
         case "rvrt":
             return _rvrt(fields["upscale"], tuple(fields["window_size"]))
     raise UserError(f"there is no key table for the model {name!r}.")
@@ -67,6 +71,55 @@ _BASICVSR = (
         row
         for name in ("fusion", "upconv1", "upconv2", "conv_hr", "conv_last")
         for row in module(name, name, "conv2d")
+    ),
+)
+
+
+_PREDEBLUR = tuple(
+    row
+    for key, path in (
+        *((name, name) for name in ("conv_first", "stride_conv_hr{i}", "stride_conv_l{i}")),
+        ("resblock_l3.conv{n}", "resblock_l3/conv{n}"),
+        ("resblock_l2_{i}.conv{n}", "resblock_l2_{i}/conv{n}"),
+        ("resblock_l1.{i}.conv{n}", "resblock_l1_{i}/conv{n}"),
+    )
+    for row in module(f"predeblur.{key}", f"predeblur/{path}", "conv2d")
+)
+
+# The keys of BasicSR; rvrt_jax.convert.styles turns the others into them. `conv_first_1` to
+# `conv_first_3` are of the 2019 code alone: BasicSR cannot express that network.
+_EDVR = (
+    *_PREDEBLUR,
+    *(
+        row
+        for key, path in (
+            *(
+                (name, name)
+                for name in ("conv_first", "conv_first_{i}", "conv_1x1", "conv_l{i}_{n}")
+            ),
+            ("feature_extraction.{i}.conv{n}", "feature_extraction_{i}/conv{n}"),
+            ("pcd_align.offset_conv{n}.l{i}", "pcd_align/offset_conv{n}_l{i}"),
+            ("pcd_align.dcn_pack.l{i}", "pcd_align/dcn_pack_l{i}"),
+            ("pcd_align.dcn_pack.l{i}.conv_offset", "pcd_align/dcn_pack_l{i}/conv_offset"),
+            ("pcd_align.feat_conv.l{i}", "pcd_align/feat_conv_l{i}"),
+            ("pcd_align.cas_offset_conv{n}", "pcd_align/cas_offset_conv{n}"),
+            ("pcd_align.cas_dcnpack", "pcd_align/cas_dcnpack"),
+            ("pcd_align.cas_dcnpack.conv_offset", "pcd_align/cas_dcnpack/conv_offset"),
+            ("fusion", "fusion"),  # without TSA
+            *(
+                (f"fusion.{name}", f"fusion/{name}")
+                for name in (
+                    "temporal_attn{i}",
+                    "feat_fusion",
+                    "spatial_attn{i}",
+                    "spatial_attn_l{i}",
+                    "spatial_attn_add{i}",
+                )
+            ),
+            ("reconstruction.{i}.conv{n}", "reconstruction_{i}/conv{n}"),
+            *((name, name) for name in ("upconv{i}", "conv_hr", "conv_last")),
+        )
+        for row in module(key, path, "conv2d")
     ),
 )
 

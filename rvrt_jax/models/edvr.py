@@ -140,22 +140,25 @@ class PcdAlign(nn.Module):
         pack = functools.partial(
             DeformPack, self.groups, self.bound, self.implementation, self.dtype
         )
-        guide = aligned = jnp.zeros(())
+        guide: Array | None = None  # of the coarser level, and then of this one
+        aligned: Array | None = None
         sizes = []
         for level in (3, 2, 1):
             at = f"l{level}"
             x, reference = neighbour[level - 1], middle[level - 1]
             own = leaky_relu(conv(name=f"offset_conv1_{at}")(concatenate(x, reference)))
-            if level < 3:  # offsets of the coarser level count twice as many pixels here
+            if guide is None:
+                guide = leaky_relu(conv(name=f"offset_conv2_{at}")(own))
+            else:  # offsets of the coarser level count twice as many pixels here
                 own = concatenate(own, 2 * enlarge(guide))
-            guide = leaky_relu(conv(name=f"offset_conv2_{at}")(own))
-            if level < 3:
+                guide = leaky_relu(conv(name=f"offset_conv2_{at}")(own))
                 guide = leaky_relu(conv(name=f"offset_conv3_{at}")(guide))
             sampled, size = pack(name=f"dcn_pack_{at}")(x, guide)
             sizes.append(size)
-            if level < 3:
+            if aligned is not None:
                 sampled = conv(name=f"feat_conv_{at}")(concatenate(sampled, enlarge(aligned)))
-            aligned = leaky_relu(sampled) if level > 1 else sampled
+            aligned = sampled if level == 1 else leaky_relu(sampled)
+        assert guide is not None and aligned is not None
         guide = leaky_relu(conv(name="cas_offset_conv1")(concatenate(aligned, middle[0])))
         guide = leaky_relu(conv(name="cas_offset_conv2")(guide))
         aligned, size = pack(name="cas_dcnpack")(aligned, guide)

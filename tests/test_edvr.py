@@ -1,0 +1,161 @@
+"""EDVR against the golden networks, and what does not need them."""
+
+import functools
+import json
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rvrt_jax import loading
+from rvrt_jax.convert import detect, keys, tables
+from rvrt_jax.errors import UserError
+from rvrt_jax.models import build
+
+
+@functools.cache
+def golden(name):
+    """Returns (model, params, arrays) of tests/golden/edvr/<name>.npz."""
+    arrays = goldens.load(f"edvr/{name}")
+    state = {k.removeprefix("param/"): v for k, v in arrays.items() if k.startswith("param/")}
+    fields = detect.detect(state)
+    assert fields is not None and fields.pop("name") == "edvr"
+    return *loading.from_state_dict("edvr", state, **fields), arrays
+
+
+def run(model, params, video):
+    """Returns the middle frame and what the model records on the way."""
+    apply = functools.partial(model.apply, mutable=["intermediates", "diagnostics"])
+    out, recorded = jax.jit(apply)({"params": params}, video)
+    return out, recorded
+
+
+@pytest.mark.parametrize("name", ["deblur", "sr_stage2_2019"])
+def test_golden_output(name):
+    model, params, arrays = golden(name)
+    out, recorded = run(model, params, goldens.channels_last(arrays["input"]))
+    assert out.dtype == jnp.float32 and out.shape[1] == 1
+    # The golden run was in float64; float32 rounding through the network stays below 1e-5.
+    expected = goldens.channels_last(arrays["output"])
+    np.testing.assert_allclose(out[:, 0], expected, atol=1e-5)
+    if name == "deblur":
+        aligned = recorded["intermediates"]["aligned"][0]
+        np.testing.assert_allclose(aligned, goldens.channels_last(arrays["aligned"]), atol=1e-5)
+    told, meta = recorded["diagnostics"], json.loads(str(arrays["meta_json"]))
+    # The golden file has the largest offset of each deformable convolution.
+    assert float(told["offset_max"]) == pytest.approx(max(meta["offset_absmax"]), rel=1e-4)
+    assert 0.5 < float(told["offset_mean"]) < 1.5  # their root mean square is 1.5
+
+
+def test_golden_gradients():
+    """Of the summed Charbonnier loss, for every parameter and the input, in one program."""
+    model, params, arrays = golden("sr_gradients")
+    video, gt = (goldens.channels_last(arrays[key]) for key in ("input", "gt"))
+
+    @jax.jit
+    def gradients(params, video):
+        def loss(params, video):
+            out = model.apply({"params": params}, video)[:, 0]
+            return jnp.sqrt((out - gt) ** 2 + 1e-12).sum(), out
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, video)
+
+    (loss, out), (d_params, d_video) = gradients(params, video)
+    np.testing.assert_allclose(out, goldens.channels_last(arrays["output"]), atol=1e-5)
+    assert float(loss) == pytest.approx(float(arrays["loss"]), rel=1e-6)
+    d_input = goldens.channels_last(arrays["grad_input"])
+    assert np.linalg.norm(d_video - d_input) < 1e-3 * np.linalg.norm(d_input)
+    table = tables.table("edvr", {})
+    flat = {path: np.asarray(leaf) for path, leaf in keys.flatten(d_params).items()}
+    state = keys.to_state(table, flat)
+    expected = {k.removeprefix("grad/"): v for k, v in arrays.items() if k.startswith("grad/")}
+    assert state.keys() == expected.keys()
+    for (key, direction), norm in zip(expected.items(), arrays["norms"], strict=True):
+        # float16 rounds the direction by 2.8e-4 of its norm.
+        assert np.linalg.norm(state[key] / norm - direction.astype(np.float32)) < 1e-3, key
+
+
+TINY = {"num_feat": 4, "num_frame": 3, "deformable_groups": 2}
+TINY |= {"num_extract_block": 1, "num_reconstruct_block": 1}
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Parameters as training starts from them."""
+    model = build("edvr", **TINY)
+    video = jnp.zeros((1, 3, 8, 8, 3))
+    return jax.jit(model.init)(jax.random.key(0), video)["params"]
+
+
+def test_initial_parameters(fresh):
+    flat = {path: np.asarray(leaf) for path, leaf in keys.flatten(fresh).items()}
+    for path, leaf in flat.items():
+        if "conv_offset" in path or ("dcn" in path and path.endswith("bias")):
+            assert not leaf.any(), path
+        elif path.endswith("bias"):
+            width = int(np.prod(flat[path.replace("bias", "kernel")].shape[:3]))
+            residual = "/conv1/" in path or "/conv2/" in path
+            assert not leaf.any() if residual else 0 < np.abs(leaf).max() <= width**-0.5, path
+        elif "/conv1/" in path or "/conv2/" in path:
+            assert leaf.std() == pytest.approx(0.1 * np.sqrt(2 / 36), rel=0.3), path
+        else:
+            bound = np.prod(leaf.shape[:3]) ** -0.5
+            assert 0.8 * bound < np.abs(leaf).max() <= bound, path
+
+
+def test_without_offsets_a_still_clip_does_not_depend_on_the_order(fresh):
+    """With TSA's temporal part alike for all frames, equal frames are interchangeable."""
+    model = build("edvr", **TINY)
+    video = np.random.default_rng(0).random((1, 3, 8, 12, 3), np.float32)
+    still = np.repeat(video[:, 1:2], 3, axis=1)
+    features = model.apply({"params": fresh}, still[:, 0], method="features")
+    window = jax.tree.map(lambda x: jnp.stack([x] * 3), features)
+    fuse = jax.jit(functools.partial(model.apply, method="fuse"))
+    again = fuse({"params": fresh}, window, still[:, 1])
+    whole = jax.jit(model.apply)({"params": fresh}, still)
+    np.testing.assert_allclose(again, whole[:, 0], atol=1e-6)
+    assert np.abs(whole[:, 0] - jax.jit(model.apply)({"params": fresh}, video)[:, 0]).max() > 1e-3
+
+
+def test_bfloat16_and_bound_stay_close():
+    model, params, arrays = golden("sr_gradients")
+    video = goldens.channels_last(arrays["input"])
+    half = build("edvr", **{**loading._fields(model), "dtype": jnp.bfloat16, "offset_bound": 1.0})
+    out, recorded = run(half, params, video)
+    assert out.dtype == jnp.float32
+    assert float(recorded["diagnostics"]["offset_max"]) == 1.0  # 4.9 without the bound
+    difference = np.abs(out[:, 0] - goldens.channels_last(arrays["output"]))
+    assert 1e-3 < difference.mean() < 0.1  # the bound moves samples by some pixels
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "message"),
+    [
+        ({}, (1, 2, 8, 8, 3), "2 frames; EDVR takes windows of num_frame=3"),
+        ({}, (1, 3, 8, 10, 3), "8x10; with hr_in=False .* multiples of 4"),
+        ({"hr_in": True}, (1, 3, 24, 16, 3), "24x16; with hr_in=True .* multiples of 16"),
+        ({}, (1, 3, 8, 8, 4), "4 channels"),
+        ({"deformable_groups": 3}, (1, 3, 8, 8, 3), "no multiple of deformable_groups=3"),
+        ({"center_frame_idx": 3}, (1, 3, 8, 8, 3), "center_frame_idx is 3.* 0 to 2"),
+        ({"deform_conv": "cuda"}, (1, 3, 8, 8, 3), "deform_conv is 'cuda'"),
+    ],
+)
+def test_what_does_not_fit_is_named(fields, shape, message):
+    model = build("edvr", **TINY | fields)
+    video = jax.ShapeDtypeStruct(shape, jnp.float32)
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), video)
+
+
+def test_the_predeblur_network_shares_its_part_with_edvr():
+    for hr_in, size in ((True, 16), (False, 64)):
+        net = build("predeblur", num_feat=4, hr_in=hr_in)
+        whole = build("edvr", **TINY, hr_in=hr_in, with_predeblur=True)
+        video = jax.ShapeDtypeStruct((2, 3, 16, 16, 3), jnp.float32)
+        own = jax.eval_shape(net.init, jax.random.key(0), video)["params"]["predeblur"]
+        theirs = jax.eval_shape(whole.init, jax.random.key(0), video)["params"]["predeblur"]
+        assert own == theirs
+        params = jax.eval_shape(net.init, jax.random.key(0), video)
+        assert jax.eval_shape(net.apply, params, video).shape == (2, 3, size, size, 3)
