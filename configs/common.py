@@ -17,6 +17,7 @@ def training() -> ConfigDict:
         {
             "seed": 0,
             "init_from": placeholder(str),  # weights to start from: a file or a known name
+            "init_partial": False,  # take what fits of init_from instead of insisting on all
             "batch_size": 8,  # over all devices and hosts
             "accumulate": 1,  # parts in which a device takes its share of the batch
             "steps": 600_000,
@@ -25,6 +26,12 @@ def training() -> ConfigDict:
             "warmup_steps": 0,
             "flow_freeze_steps": 30_000,  # SpyNet keeps its weights that long, ...
             "flow_lr_multiplier": 0.25,  # ... then learns at this fraction of the rate
+            "lr_periods": (),  # steps between restarts of the cosine, ...
+            "lr_weights": (),  # ... and the peaks, as fractions of lr; one cosine if empty
+            "tsa_only_steps": 0,  # EDVR: only the fusion learns that long
+            "dcn_lr_multiplier": 1.0,  # EDVR: of its deformable convolutions and their offsets
+            "loss_eps": 1e-9,
+            "loss_reduction": "mean",
             "clip_norm": placeholder(float),
             "ema_decay": placeholder(float),
             "max_skipped": 10,  # non-finite steps in a row that end the run

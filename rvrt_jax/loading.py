@@ -5,13 +5,14 @@ are packaged or were fetched with `python -m rvrt_jax.weights get NAME`. Paramet
 dicts of numpy float32 arrays.
 """
 
+import collections
 import dataclasses
 import functools
 import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ SCORE = "psnr_rgb"
 
 # Fields that say how to compute, not what: no part of a checkpoint's config.
 COMPUTE_FIELDS = ("attention", "deform_conv", "remat", "remat_policy", "dtype")
+# Models whose fields that matter can all be read off the shapes.
+_TOLD_BY_SHAPES = ("edvr", "predeblur")
 _SPYNET_WIDTHS = (8, 32, 64, 32, 16, 2)
 
 
@@ -124,6 +127,30 @@ def from_state_dict(
         hint = _hint(model, detect.detect(state_dict))
         raise UserError(f"cannot fill {name!r}: {error}\n{hint}") from None
     return model, keys.nest(params)
+
+
+def fill(params: Mapping, path: str | os.PathLike) -> tuple[dict, str]:
+    """Returns `params` with every array that a checkpoint has under the same path and shape.
+
+    For training that starts from another network, such as EDVR with TSA from one without. path: as
+    `load`'s. Also returns what was taken, what stays as it was, and what is left over in the file,
+    in words. Raises UserError if nothing fits.
+    """
+    own, theirs = keys.flatten(params), keys.flatten(load_described(path).params)
+    taken = {key for key, array in theirs.items() if key in own and own[key].shape == array.shape}
+    if not taken:
+        raise UserError(f"nothing in {path} fits the network: no name and shape is the same.")
+    report = (
+        f"from {path}: {len(taken)} of {len(own)} arrays taken; starting fresh: "
+        f"{_parts(own.keys() - taken)}; left over in the file: {_parts(theirs.keys() - taken)}"
+    )
+    return keys.nest({key: theirs[key] if key in taken else own[key] for key in own}), report
+
+
+def _parts(paths: Iterable[str]) -> str:
+    """Names the parts of a network that paths belong to, with their number of arrays."""
+    counts = collections.Counter(path.split("/")[0] for path in paths)
+    return ", ".join(f"{part} ({count})" for part, count in sorted(counts.items())) or "nothing"
 
 
 def to_state_dict(model: nn.Module, params: Mapping) -> dict[str, np.ndarray]:
@@ -255,8 +282,11 @@ def _restore(folder: Path) -> dict[str, np.ndarray]:
     return {path: np.asarray(leaf, np.float32) for path, leaf in keys.flatten(restored).items()}
 
 
-def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, str]:
-    """Returns {"name": variant} for the variant whose shapes a state dict has."""
+def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, Any]:
+    """Returns {"name": variant} for the variant whose shapes a state dict has.
+
+    Or the name and the fields of a model of another size whose shapes tell them all.
+    """
     seen = detect.detect(state_dict)
     if seen is None:
         raise UserError(
@@ -271,6 +301,8 @@ def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> d
             and seen.items() <= (model | {"name": name}).items()
         ):
             return {"name": variant}
+    if seen["name"] in _TOLD_BY_SHAPES and len(seen) > 1:
+        return seen
     raise UserError(
         f"{path} has the shapes of no published variant; it looks like {_spell(seen)}. "
         "Pass the model's name and its fields."

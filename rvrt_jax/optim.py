@@ -1,13 +1,17 @@
-"""Learning-rate schedule and optimizer: Adam in two groups, the flow network and the rest."""
+"""Learning-rate schedules and optimizer: Adam, in groups that learn at rates of their own."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-FLOW_KEY = "spynet"  # the parameters below this name form the flow group
+from rvrt_jax.errors import UserError
+
+FLOW_KEY = "spynet"  # the parameters below this name are the flow network's
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
@@ -28,38 +32,103 @@ def cosine(*, peak: float, floor: float, steps: int, warmup_steps: int = 0) -> S
     return rate
 
 
+def cosine_restarts(
+    *, peak: float, floor: float, periods: Sequence[int], weights: Sequence[float]
+) -> Schedule:
+    """Falls along half a cosine in each of `periods` (in steps), from `weights` times the peak.
+
+    The step at a period's end still belongs to it and has the floor, as do all after the last: the
+    rule of EDVR's published training, where a restart comes one step after the boundary. Raises
+    UserError unless there are as many weights as periods.
+    """
+    if len(weights) != len(periods) or not periods:
+        raise UserError(
+            f"there are {len(periods)} periods of the learning rate and {len(weights)} weights; "
+            "give each period one."
+        )
+    ends = jnp.cumsum(jnp.array(periods))
+    lengths, scale = jnp.array(periods, jnp.float32), jnp.array(weights, jnp.float32)
+
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.minimum(jnp.asarray(step), ends[-1])
+        period = jnp.searchsorted(ends, step)
+        since = step - jnp.where(period > 0, ends[period - 1], 0)
+        progress = since / lengths[period]
+        return floor + 0.5 * scale[period] * (peak - floor) * (1 + jnp.cos(jnp.pi * progress))
+
+    return rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Parameters that learn in a way of their own: those with `key` in a name on their path.
+
+    multiplier: of the learning rate. frozen_steps: for how long they keep their values first.
+    """
+
+    name: str
+    key: str
+    multiplier: float = 1.0
+    frozen_steps: int = 0
+
+
+REST = Group("rest", "")  # fits every parameter
+
+
+def frozen_at(groups: Sequence[Group], step: int) -> frozenset[str]:
+    """Returns the names of the groups that do not learn at a step."""
+    return frozenset(group.name for group in groups if step < group.frozen_steps)
+
+
 def adam(
+    groups: Sequence[Group],
     *,
-    flow_multiplier: float,
-    flow_frozen: bool,
+    frozen: Collection[str] = (),
     clip_norm: float | None = None,
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> optax.GradientTransformation:
     """Adam's direction, to be multiplied by minus the learning rate by the caller.
 
-    The flow network's part is scaled by `flow_multiplier`. With `flow_frozen` its update is zero
-    and its state is left alone, so that its moments start when it thaws, as they do in PyTorch;
-    the state has the same structure either way, and a run passes from one to the other as it is.
+    A parameter belongs to the first of `groups` that it fits, or else to `REST`; its update is
+    scaled by the group's multiplier. That of a group whose name is in `frozen` is zero and its
+    state is left alone, so that its moments start when it thaws, as they do in PyTorch; the state
+    has the same structure either way, and a run passes from one to the other as it is.
     `clip_norm` limits the norm of the whole gradient first.
     """
 
-    def direction() -> optax.GradientTransformation:
-        return optax.scale_by_adam(b1=betas[0], b2=betas[1])
+    def direction(group: Group) -> optax.GradientTransformation:
+        moments = optax.scale_by_adam(b1=betas[0], b2=betas[1])
+        # REST's is as it is, so that the state of runs does not depend on this version.
+        plain = group.name == REST.name and group.multiplier == 1
+        inner = moments if plain else optax.chain(moments, optax.scale(group.multiplier))
+        return _hold(inner) if group.name in frozen else inner
 
-    flow = optax.chain(direction(), optax.scale(flow_multiplier))
-    groups = optax.partition(
-        {"flow": _hold(flow) if flow_frozen else flow, "rest": direction()}, _label
+    groups = _complete(groups)
+    partition = optax.partition(
+        {group.name: direction(group) for group in groups}, functools.partial(_label, groups)
     )
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, groups)
+    return optax.chain(clip, partition)
 
 
-def _label(params: Any) -> Any:
+def hold(params: Any, groups: Sequence[Group], frozen: Collection[str]) -> Any:
+    """Returns `params`, of which those of frozen groups have no gradient."""
+    labels = _label(_complete(groups), params)
+    return jax.tree.map(
+        lambda leaf, name: jax.lax.stop_gradient(leaf) if name in frozen else leaf, params, labels
+    )
+
+
+def _complete(groups: Sequence[Group]) -> tuple[Group, ...]:
+    return tuple(groups) if any(not group.key for group in groups) else (*groups, REST)
+
+
+def _label(groups: Sequence[Group], params: Any) -> Any:
     """Names the group of every parameter by the keys on its path."""
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        return "flow" if FLOW_KEY in keys else "rest"
+        return next(group.name for group in groups if any(group.key in key for key in keys))
 
     return jax.tree_util.tree_map_with_path(label, params)
 

@@ -1,6 +1,6 @@
 """The loss and one optimizer step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -8,18 +8,25 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
+from rvrt_jax import optim
 from rvrt_jax.models.layers import lengths
-from rvrt_jax.optim import FLOW_KEY, Schedule
+from rvrt_jax.optim import Group, Schedule
 from rvrt_jax.state import Params, TrainState
 
 Values = dict[str, jax.Array]  # scalars by name
 Apply = Callable[[Params, jax.Array], tuple[jax.Array, Values]]
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def charbonnier(prediction: jax.Array, target: jax.Array, *, eps: float = 1e-9) -> jax.Array:
-    """Returns mean(sqrt(d^2 + eps)) in float32."""
+REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
+
+
+def charbonnier(
+    prediction: jax.Array, target: jax.Array, *, eps: float = 1e-9, reduction: str = "mean"
+) -> jax.Array:
+    """Returns the mean or sum of sqrt(d^2 + eps) in float32."""
     difference = prediction.astype(jnp.float32) - target.astype(jnp.float32)
-    return jnp.mean(jnp.sqrt(difference**2 + eps))
+    return REDUCTIONS[reduction](jnp.sqrt(difference**2 + eps))
 
 
 def make(
@@ -27,7 +34,10 @@ def make(
     optimizer: optax.GradientTransformation,
     learning_rate: Schedule,
     *,
-    flow_frozen: bool,
+    groups: Sequence[Group],
+    frozen: Collection[str] = (),
+    loss: Loss = charbonnier,
+    select: Callable[[jax.Array], jax.Array] = lambda gt: gt,
     ema_decay: float | None = None,
     accumulate: int = 1,
     axis_name: str,
@@ -36,19 +46,19 @@ def make(
 
     apply(params, lq) is the network; it returns the prediction and what else to report, such as
     `motion`. batch: lq [b, t, h, w, c] and gt [b, t, s*h, s*w, 3] in [0, 1], this device's share,
-    taken in `accumulate` parts one after another. With `flow_frozen` no gradient of the flow
-    network is computed at all. A step whose loss or gradient is not finite changes nothing but the
-    counters. Metrics are scalars: loss, mse (prediction clipped to [0, 1]), grad_norm (before
+    taken in `accumulate` parts one after another. No gradient is computed at all of those of
+    `groups` whose names are `frozen`. loss(prediction, target): of a part, averaged over parts and
+    devices. select(gt): what the network predicts of the ground truth. A step whose loss or
+    gradient is not finite changes nothing but the counters. Metrics are scalars: loss, mse (prediction clipped to [0, 1]), grad_norm (before
     clipping), lr, skipped, skipped_in_row, and what `apply` reports: averaged over the batch, or
     its maximum where the name ends in "_max".
     """
 
     def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, Values]:
-        if flow_frozen and FLOW_KEY in params:
-            params = {**params, FLOW_KEY: jax.lax.stop_gradient(params[FLOW_KEY])}
-        prediction, reported = apply(params, batch["lq"])
-        mse = jnp.mean((jnp.clip(prediction, 0, 1) - batch["gt"]) ** 2)
-        return charbonnier(prediction, batch["gt"]), {"mse": mse} | reported
+        prediction, reported = apply(optim.hold(params, groups, frozen), batch["lq"])
+        target = select(batch["gt"])
+        mse = jnp.mean((jnp.clip(prediction, 0, 1) - target) ** 2)
+        return loss(prediction, target), {"mse": mse} | reported
 
     differentiate = jax.value_and_grad(objective, has_aux=True)
 
@@ -71,9 +81,9 @@ def make(
     def step(
         state: TrainState, batch: dict[str, jax.Array]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, values, gradient = average(state.params, batch)
+        value, values, gradient = average(state.params, batch)
         grad_norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         lr = learning_rate(state.step)
 
         direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -96,7 +106,7 @@ def make(
             skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),
         )
         metrics = values | {
-            "loss": loss,
+            "loss": value,
             "grad_norm": grad_norm,
             "lr": lr,
             "skipped": state.skipped,

@@ -1,6 +1,8 @@
 """A training run from a config to weights, stopping and resuming anywhere."""
 
+import dataclasses
 import functools
+import logging
 import math
 import signal
 import threading
@@ -91,19 +93,19 @@ class _Loop:
     def run(self, current: TrainState) -> None:
         """Trains until all steps are done or a stop is requested."""
         config = self.config
-        train = steps(config, self.model)
+        train, groups = steps(config, self.model), _groups(config)
         meter = Meter(self.logs, every=config.log_every, max_skipped=config.max_skipped)
         done = int(current.step)
-        compiled = None
+        compiled: frozenset[str] | None = None
         # Hosts stop together: at the step whose values tell all of them that one was asked to.
         while done < config.steps and not (meter.stop if jax.process_count() > 1 else self.stop):
             batch = self._next_batch()
             if batch is None:
                 break
-            flow_frozen = done < config.flow_freeze_steps
-            with self.logs.untimed(when=flow_frozen is not compiled):  # the call that compiles
-                current, values = train(flow_frozen)(current, batch)
-            compiled = flow_frozen
+            frozen = optim.frozen_at(groups, done)
+            with self.logs.untimed(when=frozen != compiled):  # the call that compiles
+                current, values = train(frozen)(current, batch)
+            compiled = frozen
             done += 1
             meter.push(done, values)
 
@@ -164,8 +166,8 @@ def build_model(config: Config) -> Any:
     return models.build(name, **fields)
 
 
-def steps(config: Config, model: Any) -> Callable[[bool], Callable[..., Any]]:
-    """Returns a function from `flow_frozen` to the step, compiled when first called.
+def steps(config: Config, model: Any) -> Callable[[frozenset[str]], Callable[..., Any]]:
+    """Returns a function from the frozen groups' names to the step, compiled when first called.
 
     There are two at most in a run. Each is as `parallel.data_parallel` returns it.
     """
@@ -174,20 +176,22 @@ def steps(config: Config, model: Any) -> Callable[[bool], Callable[..., Any]]:
         prediction, sowed = model.apply({"params": params}, video, mutable=["intermediates"])
         return prediction, step.motion(sowed)
 
-    learning_rate = optim.cosine(
-        peak=config.lr,
-        floor=config.lr_floor,
-        steps=config.steps,
-        warmup_steps=config.warmup_steps,
-    )
+    def select(gt: jax.Array) -> jax.Array:
+        return gt if model.window is None else gt[:, model.centre : model.centre + 1]
+
+    learning_rate = _learning_rate(config)
+    loss = functools.partial(step.charbonnier, eps=config.loss_eps, reduction=config.loss_reduction)
 
     @functools.cache
-    def compiled(flow_frozen: bool) -> Callable[..., Any]:
+    def compiled(frozen: frozenset[str]) -> Callable[..., Any]:
         one_device = step.make(
             apply,
-            _optimizer(config, flow_frozen=flow_frozen),
+            _optimizer(config, frozen=frozen),
             learning_rate,
-            flow_frozen=flow_frozen,
+            groups=_groups(config),
+            frozen=frozen,
+            loss=loss,
+            select=select,
             ema_decay=config.ema_decay,
             accumulate=config.accumulate,
             axis_name=parallel.AXIS,
@@ -197,12 +201,38 @@ def steps(config: Config, model: Any) -> Callable[[bool], Callable[..., Any]]:
     return compiled
 
 
-def _optimizer(config: Config, *, flow_frozen: bool) -> optax.GradientTransformation:
-    return optim.adam(
-        flow_multiplier=config.flow_lr_multiplier,
-        flow_frozen=flow_frozen,
-        clip_norm=config.clip_norm,
+def _learning_rate(config: Config) -> optim.Schedule:
+    if config.lr_periods:
+        return optim.cosine_restarts(
+            peak=config.lr,
+            floor=config.lr_floor,
+            periods=config.lr_periods,
+            weights=config.lr_weights,
+        )
+    return optim.cosine(
+        peak=config.lr,
+        floor=config.lr_floor,
+        steps=config.steps,
+        warmup_steps=config.warmup_steps,
     )
+
+
+def _groups(config: Config) -> tuple[optim.Group, ...]:
+    """Returns the groups of parameters: the flow network's, or those of EDVR, and the rest."""
+    flow = optim.Group("flow", optim.FLOW_KEY, config.flow_lr_multiplier, config.flow_freeze_steps)
+    if not config.tsa_only_steps and config.dcn_lr_multiplier == 1:
+        return (flow,)
+    held = config.tsa_only_steps
+    return (
+        flow,
+        optim.Group("fusion", "fusion"),
+        optim.Group("dcn", "dcn", config.dcn_lr_multiplier, held),
+        dataclasses.replace(optim.REST, frozen_steps=held),
+    )
+
+
+def _optimizer(config: Config, *, frozen: frozenset[str]) -> optax.GradientTransformation:
+    return optim.adam(_groups(config), frozen=frozen, clip_norm=config.clip_norm)
 
 
 def _check(config: Config) -> None:
@@ -214,6 +244,11 @@ def _check(config: Config) -> None:
         raise UserError(
             f"config.lr={config.lr} and config.lr_floor={config.lr_floor}; "
             "0 <= lr_floor <= lr is needed."
+        )
+    if config.loss_reduction not in step.REDUCTIONS:
+        raise UserError(
+            f"config.loss_reduction={config.loss_reduction!r}; it must be one of "
+            f"{sorted(step.REDUCTIONS)}."
         )
     parallel.check_batch(config.batch_size, accumulate=config.accumulate)
 
@@ -234,6 +269,11 @@ def _check_input(config: Config, model: Any) -> None:
             f"config.data.num_frames={options.num_frames} gives samples of "
             f"{options.sample_frames} frames; the network takes multiples of {model.time_multiple}."
         )
+    if model.window not in (None, options.sample_frames):
+        raise UserError(
+            f"config.data.num_frames={options.num_frames} gives samples of "
+            f"{options.sample_frames} frames; the network takes windows of {model.window}."
+        )
     if size % model.size_multiple:
         raise UserError(
             f"config.data.gt_size={options.gt_size} gives LQ of {size}x{size}; the network takes "
@@ -250,7 +290,7 @@ def _name_and_fields(config: Config) -> tuple[str, dict[str, Any]]:
 
 
 def _state(config: Config, params: Params) -> TrainState:
-    optimizer = _optimizer(config, flow_frozen=False)
+    optimizer = _optimizer(config, frozen=frozenset())
     return state.create(params, optimizer, ema=config.ema_decay is not None)
 
 
@@ -261,20 +301,24 @@ def abstract_state(config: Config, model: Any) -> TrainState:
 
 def _fresh_state(config: Config, model: Any) -> TrainState:
     """Returns random parameters with trained SpyNet ones, or those of `config.init_from`."""
-    if config.init_from:
+    if config.init_from and not config.init_partial:
         name, fields = _name_and_fields(config)
         _, params = loading.load(config.init_from, name, **fields)
     else:
         params = jax.jit(functools.partial(_init, model, config.seed))()
         if optim.FLOW_KEY in params:
             params = {**params, optim.FLOW_KEY: loading.spynet_params()}
+        if config.init_from:
+            params, report = loading.fill(params, config.init_from)
+            logging.warning(report)
     params = jax.device_put(params, parallel.replicated())
     return jax.device_put(_state(config, params), parallel.replicated())
 
 
 def _init(model: Any, seed: int) -> Params:
     """Draws parameters, a nested dict."""
-    frames = 2 * model.time_multiple  # two clips, so that the alignment takes part
+    # Two clips, so that the alignment takes part.
+    frames = model.window or 2 * model.time_multiple
     size = math.ceil(32 / model.size_multiple) * model.size_multiple
     video = jnp.zeros((1, frames, size, size, model.in_channels))
     # This generator compiles in a third of the time of the default one.

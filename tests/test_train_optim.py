@@ -1,7 +1,9 @@
-"""Schedule and optimizer against closed forms."""
+"""Schedule and optimizer against closed forms and golden numbers."""
 
+import json
 import math
 
+import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ import optax
 import pytest
 
 from rvrt_jax import optim
+from rvrt_jax.errors import UserError
+
+FLOW = (optim.Group("flow", "spynet", 0.25),)
 
 
 @pytest.mark.parametrize("step", [0, 1, 250, 999, 1000, 1001, 5000])
@@ -51,7 +56,7 @@ def test_adam_matches_the_textbook_in_both_groups():
     params = _params()
     draw = lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32)  # noqa: E731
     gradients = [jax.tree.map(draw, params) for _ in range(4)]
-    updates, _ = _updates(optim.adam(flow_multiplier=0.25, flow_frozen=False), gradients, params)
+    updates, _ = _updates(optim.adam(FLOW), gradients, params)
 
     def textbook(series):
         m = v = 0.0
@@ -75,8 +80,8 @@ def _at(tree, path):
 def test_freezing_leaves_the_flow_state_alone_and_thawing_starts_it_afresh():
     params = _params()
     gradients = [jax.tree.map(lambda p, i=i: jnp.full_like(p, i), params) for i in (1.0, 2.0, 3.0)]
-    frozen = optim.adam(flow_multiplier=0.25, flow_frozen=True)
-    thawed = optim.adam(flow_multiplier=0.25, flow_frozen=False)
+    frozen = optim.adam(FLOW, frozen={"flow"})
+    thawed = optim.adam(FLOW)
     updates, state = _updates(frozen, gradients[:2], params)
     assert not np.any(updates[-1]["spynet"]["level_0"]["kernel"])
     assert jax.tree.structure(state) == jax.tree.structure(thawed.init(params))
@@ -94,9 +99,69 @@ def test_clipping_limits_the_norm_of_the_whole_gradient():
     gradient = jax.tree.map(lambda p: 100 * jnp.ones_like(p), params)
     norm = float(optax.tree.norm(gradient))
     scaled = jax.tree.map(lambda g: g * 0.5 / norm, gradient)
-    clipping = optim.adam(flow_multiplier=1, flow_frozen=False, clip_norm=0.5)
+    clipping = optim.adam([], clip_norm=0.5)
     clipped, _ = _updates(clipping, [gradient, gradient], params)
-    expected, _ = _updates(
-        optim.adam(flow_multiplier=1, flow_frozen=False), [scaled, scaled], params
-    )
+    expected, _ = _updates(optim.adam([]), [scaled, scaled], params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), clipped, expected)
+
+
+GOLDEN = json.loads((goldens.GOLDEN / "edvr" / "lr_schedule.json").read_text())
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_restarts(name):
+    golden = GOLDEN[name]
+    rate = optim.cosine_restarts(
+        peak=golden["base_lr"],
+        floor=golden["eta_min"],
+        periods=golden["periods"],
+        weights=golden["restart_weights"],
+    )
+    steps = {int(step): value for step, value in golden["lr_at_scheduler_step"].items()}
+    found = jax.vmap(rate)(jnp.array(list(steps)))
+    # The cosine near its lowest point is rounded to 6e-8 of the peak in float32.
+    np.testing.assert_allclose(found, list(steps.values()), rtol=1e-5, atol=4e-11)
+    assert float(rate(700_000)) == pytest.approx(golden["eta_min"], rel=1e-3)
+
+
+def test_every_period_needs_a_weight():
+    with pytest.raises(UserError, match="2 periods of the learning rate and 1 weights"):
+        optim.cosine_restarts(peak=1, floor=0, periods=(3, 4), weights=(1,))
+
+
+def test_groups_are_found_by_parts_of_names_and_the_first_counts():
+    leaf = jnp.ones(2)
+    params = {
+        "pcd_align": {"dcn_pack_l1": {"kernel": leaf, "conv_offset": {"bias": leaf}}},
+        "fusion": {"feat_fusion": {"kernel": leaf}},
+        "conv_last": {"bias": leaf},
+    }
+    groups = (
+        optim.Group("fusion", "fusion"),
+        optim.Group("dcn", "dcn", 0.1, frozen_steps=5),
+        optim.Group("rest", "", frozen_steps=3),
+    )
+    assert optim.frozen_at(groups, 2) == {"dcn", "rest"}
+    assert optim.frozen_at(groups, 3) == {"dcn"}
+    assert optim.frozen_at(groups, 5) == frozenset()
+
+    def first(frozen):
+        updates, _ = _updates(optim.adam(groups, frozen=frozen), [params], params)
+        update = updates[0]
+        return [
+            float(x[0])
+            for x in (
+                update["pcd_align"]["dcn_pack_l1"]["kernel"],
+                update["pcd_align"]["dcn_pack_l1"]["conv_offset"]["bias"],
+                update["fusion"]["feat_fusion"]["kernel"],
+                update["conv_last"]["bias"],
+            )
+        ]
+
+    assert first(()) == pytest.approx([0.1, 0.1, 1, 1], rel=1e-5)  # Adam's first direction is 1
+    assert first({"dcn", "rest"}) == pytest.approx([0, 0, 1, 0])
+    gradient = jax.grad(
+        lambda p: sum(x.sum() for x in jax.tree.leaves(optim.hold(p, groups, {"rest"})))
+    )(params)
+    assert gradient["conv_last"]["bias"].sum() == 0
+    assert gradient["pcd_align"]["dcn_pack_l1"]["kernel"].sum() == 2

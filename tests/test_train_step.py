@@ -47,13 +47,16 @@ def _gradient(params):
 
 
 def _train(params, batches, *, flow_frozen=False, ema_decay=None, accumulate=1, lr=1e-2):
-    optimizer = optim.adam(flow_multiplier=0.25, flow_frozen=flow_frozen)
+    groups = (optim.Group("flow", "spynet", 0.25),)
+    frozen = {"flow"} if flow_frozen else frozenset()
+    optimizer = optim.adam(groups, frozen=frozen)
     train = parallel.data_parallel(
         step.make(
             _observed,
             optimizer,
             lambda _: jnp.asarray(lr),
-            flow_frozen=flow_frozen,
+            groups=groups,
+            frozen=frozen,
             ema_decay=ema_decay,
             accumulate=accumulate,
             axis_name=parallel.AXIS,
@@ -73,6 +76,14 @@ def test_charbonnier_is_the_mean_of_the_rooted_squares():
     assert float(step.charbonnier(jnp.asarray(a), jnp.asarray(b))) == pytest.approx(expected, 1e-6)
     same = step.charbonnier(jnp.zeros((4, 4)), jnp.zeros((4, 4)))
     assert float(same) == pytest.approx(np.sqrt(1e-9), rel=1e-6)
+
+
+def test_the_sum_has_its_own_eps():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 3, 5)), rng.random((2, 3, 5))
+    expected = np.sum(np.sqrt((a - b) ** 2 + 1e-2))
+    found = step.charbonnier(jnp.asarray(a), jnp.asarray(b), eps=1e-2, reduction="sum")
+    assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
 def test_first_step_moves_every_parameter_by_its_rate():
@@ -202,9 +213,9 @@ def test_computing_in_bfloat16_leaves_the_state_in_float32_and_the_step_nearly_a
         def apply(params, video):
             return standin.Net(dtype=dtype).apply({"params": params}, video), {}
 
-        optimizer = optim.adam(flow_multiplier=0.25, flow_frozen=False)
+        optimizer = optim.adam([])
         rate = lambda _: jnp.asarray(1e-2)  # noqa: E731
-        one = step.make(apply, optimizer, rate, flow_frozen=False, axis_name=parallel.AXIS)
+        one = step.make(apply, optimizer, rate, groups=[], axis_name=parallel.AXIS)
         current = jax.device_put(state.create(params, optimizer, ema=False), parallel.replicated())
         return parallel.data_parallel(one)(current, parallel.split(BATCH))
 
