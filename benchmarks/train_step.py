@@ -139,7 +139,7 @@ def prepare(config: Any) -> tuple[Any, Any, int]:
 
     state = jax.tree.map(made_up, training.abstract_state(config, model))
     state = jax.device_put(state, parallel.replicated())
-    return training.steps(config, model)(False), state, model.scale
+    return training.steps(config, model)(frozenset()), state, model.scale
 
 
 def read(recipe: str) -> Any:

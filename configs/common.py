@@ -9,6 +9,7 @@ from ml_collections.config_dict import placeholder
 
 from rvrt_jax import models
 from rvrt_jax.data.options import Options
+from rvrt_jax.errors import UserError
 
 
 def training() -> ConfigDict:
@@ -75,6 +76,50 @@ def as_published(dataset: str, **options: Any) -> ConfigDict:
         "validation_size": 256,
     }
     return data(**(defaults | options))
+
+
+def edvr(stage: str, *, large: bool, initial: str | None = None) -> ConfigDict:
+    """Returns the published settings of EDVR's training, as BasicSR has them.
+
+    stage: "a", of a network without TSA, or "b", which goes on with TSA from the weights of a,
+    first with nothing but the fusion learning. large: halves the peaks after the first.
+    """
+    later = 0.5 if large else 1.0
+    config = training()
+    config.update(
+        {
+            "init_from": initial,
+            "init_partial": stage == "b",
+            "batch_size": 32,
+            "lr_periods": (150_000,) * 4,
+            "lr_weights": (1.0, later, later, later),
+            "ema_decay": 0.999,
+            "loss_eps": 1e-12,
+            "loss_reduction": "sum",
+            "published": "EDVR-L" if large else "EDVR-M",
+        }
+    )
+    if stage == "b":
+        config.lr_periods = (50_000, 100_000, 150_000, 150_000, 150_000)
+        config.lr_weights = (1.0, later, later, later, later)
+        config.tsa_only_steps = 49_999  # all of it learns from iteration 50 000 on
+    elif stage != "a":
+        raise UserError(f"the stage is {stage!r}; give a (without TSA) or b (with TSA, from a).")
+    return config
+
+
+def own_pairs(gt: str, lq: str, *, scale: int, **options: Any) -> ConfigDict:
+    """Returns the input options for pairs of clips in plain folders, REDS4's clips left out."""
+    return as_published(
+        "own",
+        root=gt,
+        lq_root=lq,
+        scale=scale,
+        degradation="given",
+        exclude=("000", "011", "015", "020"),
+        validation_dataset="none",
+        **options,
+    )
 
 
 def fine_tuned_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> ConfigDict:

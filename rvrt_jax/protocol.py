@@ -188,7 +188,8 @@ def _true_frames(job: Job) -> str:
 
 def _tile(model: nn.Module, params: Any, job: Job, options: Options) -> tuple[Any, Any]:
     if options.tile == "published":
-        return job.test.tile, job.test.overlap
+        # Models with a window (EDVR) were published with whole frames.
+        return (job.test.tile if model.window is None else None), job.test.overlap
     if options.tile != "auto":
         return options.tile, options.overlap
     with open_frames(job.clip.lq or job.clip.gt) as source:

@@ -49,9 +49,9 @@ def make(
     taken in `accumulate` parts one after another. No gradient is computed at all of those of
     `groups` whose names are `frozen`. loss(prediction, target): of a part, averaged over parts and
     devices. select(gt): what the network predicts of the ground truth. A step whose loss or
-    gradient is not finite changes nothing but the counters. Metrics are scalars: loss, mse (prediction clipped to [0, 1]), grad_norm (before
-    clipping), lr, skipped, skipped_in_row, and what `apply` reports: averaged over the batch, or
-    its maximum where the name ends in "_max".
+    gradient is not finite changes nothing but the counters. Metrics are scalars: loss, mse
+    (prediction clipped to [0, 1]), grad_norm (before clipping), lr, skipped, skipped_in_row, and
+    what `apply` reports: averaged over the batch, or its maximum where the name ends in "_max".
     """
 
     def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, Values]:
@@ -121,14 +121,14 @@ def motion(intermediates: Any) -> Values:
     """Returns how far a network looks, in pixels of its features: trouble shows here first.
 
     intermediates: what it sowed. flow_mean, flow_max: length of SpyNet's flows; offset_mean,
-    offset_max: of what the alignment adds to them. Empty for a network that sows neither.
+    offset_max: of what the alignment adds to them, or EDVR's offsets along one axis. Empty for a network that sows neither.
     """
     found: dict[str, list[jax.Array]] = {"flow": [], "offset": []}
     for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates):
         keys = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
         if keys & {"flows_backward", "flows_forward"} and leaf.size:
             found["flow"].append(lengths(leaf))
-        elif "residue_lengths" in keys and leaf.size:
+        elif keys & {"residue_lengths", "offset_lengths"} and leaf.size:
             found["offset"].append(leaf.reshape(-1, 2))
     values = {}
     for name, measured in found.items():

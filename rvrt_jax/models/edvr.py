@@ -224,7 +224,8 @@ class EDVR(nn.Module):
     reconstruction, in the backward pass instead of keeping their intermediate values. `dtype`: of
     the matrix products; offsets, attention weights and the final sum are float32 always.
 
-    With mutable="diagnostics" it also returns {"diagnostics": {"offset_mean", "offset_max"}}, the
+    While training, "offset_lengths" among the intermediates tells what the log shows of them. With
+    mutable="diagnostics" it also returns {"diagnostics": {"offset_mean", "offset_max"}}, the
     mean and the maximum of all offsets' absolute values, in pixels.
     """
 
@@ -361,6 +362,7 @@ class EDVR(nn.Module):
 
         # One frame at a time, so that memory does not grow with the window.
         aligned, sizes = map_scan(self, align, pyramids, remat=self.remat)
+        self.sow("intermediates", "offset_lengths", sizes)
         self._tell("offset_mean", sizes[..., 0].mean())
         self._tell("offset_max", sizes[..., 1].max())
         aligned = jnp.moveaxis(aligned, 0, 1)

@@ -133,7 +133,8 @@ def _backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
 
     def step(d_rows: Array, tap: tuple[Array, Array, Array]):
         place, mask, weights = tap
-        sampled = _sample(rows, place, spec)
+        # The barrier keeps the fetch from being repeated inside everything that reads its result.
+        sampled = jax.lax.optimization_barrier(_sample(rows, place, spec))
         masked = _split(sampled * mask[..., None], spec)
         d_weights = _product("pnr,pno->nro", masked, d_out)
         d_masked = _product("pno,nro->pnr", d_out, weights).reshape(sampled.shape)
@@ -160,8 +161,7 @@ def _sample(rows: Array, place: Array, spec: _Spec) -> Array:
     groups = place.shape[1]
     index, _, fy, fx = _at(place, spec)
     sampled = sample_rows(rows, index, fy, fx, right=groups, down=groups * (spec.width + 2))
-    # The barrier keeps the fetch from being repeated inside everything that reads its result.
-    return jax.lax.optimization_barrier(sampled).reshape(*place.shape[:2], -1)
+    return sampled.reshape(*place.shape[:2], -1)
 
 
 def _at(place: Array, spec: _Spec) -> tuple[Array, Array, Array, Array]:

@@ -1,0 +1,33 @@
+"""EDVR-L for deblurring compressed video, trained on REDS.
+
+Paper: Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional Networks",
+CVPRW 2019, arXiv 1905.02716. Settings: BasicSR's options, where nothing else is said.
+Data: REDS, 5 frames of 256x256: unpack train_sharp.zip and
+train_blur_comp.zip of
+https://seungjunnah.github.io/Datasets/reds.html below data/REDS, as plain folders of clips.
+Start: PreDeblur, trained first (configs/edvr_predeblur.py), without which users report far worse
+results; then stages a, without TSA, and b, the default, from the best weights of a.
+Ours: this training was never published beyond that; the settings are EDVR-L's for clean frames.
+Hardware: as EDVR-L; fewer devices with --config.accumulate, at the same batch.
+Expected result: REDS4, RGB: PSNR 30.24, SSIM 0.8567 (BasicSR's model zoo).
+Weights: python -m rvrt_jax.weights get edvr_l_deblurcomp says how to get them.
+Restore: python eval.py --config configs/edvr_deblurcomp.py --weights FILE
+--input PATH --output PATH
+Train: python train.py --config configs/edvr_deblurcomp.py:a --config.init_from PREDEBLUR_RUN
+--workdir runs/a
+then: python train.py --config configs/edvr_deblurcomp.py --config.init_from runs/a
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(stage: str = "b") -> ConfigDict:
+    config = common.edvr(stage, large=True)
+    config.init_partial = True  # of PreDeblur's network one part, of stage a all but the fusion
+    config.model = common.model("edvr_l_deblurcomp", with_tsa=stage == "b", remat=True)
+    config.data = common.own_pairs(
+        "data/REDS/train_sharp", "data/REDS/train_blur_comp", num_frames=5, scale=1
+    )
+    return config

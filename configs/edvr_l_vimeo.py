@@ -1,0 +1,32 @@
+"""EDVR-L for x4 super-resolution with windows of 7 frames, trained on Vimeo-90K with bicubic LR.
+
+Paper: Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional Networks",
+CVPRW 2019, arXiv 1905.02716. Settings: BasicSR's options, where nothing else is said.
+Data: Vimeo-90K septuplets, whose middle frame is the target. Prepare them with
+python -m rvrt_jax.data.prepare vimeo --source DIR.
+Ours: no options for this training were published; these are EDVR-L's for REDS.
+Hardware: as EDVR-L; fewer devices with --config.accumulate, at the same batch.
+Expected result: Vid4, Y: PSNR 27.35, SSIM 0.8264 (BasicSR's model zoo).
+Weights: python -m rvrt_jax.weights get edvr_l_vimeo says how to get them.
+Restore: python eval.py --config configs/edvr_l_vimeo.py --weights FILE --input PATH --output PATH
+Train: python train.py --config configs/edvr_l_vimeo.py:a --workdir runs/a
+then: python train.py --config configs/edvr_l_vimeo.py --config.init_from runs/a
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(stage: str = "b") -> ConfigDict:
+    config = common.edvr(stage, large=True)
+    config.test_sets = ("vid4_bi",)
+    config.model = common.model("edvr_l_vimeo", with_tsa=stage == "b", remat=True)
+    config.data = common.as_published(
+        "vimeo",
+        num_frames=7,
+        validation_dataset="vimeo",
+        validation_clips=20,
+        validation_frames=7,
+    )
+    return config

