@@ -29,7 +29,6 @@ from rvrt_jax.data.degrade import DEGRADATIONS
 from rvrt_jax.data.frames import open_frames, to_float, to_uint
 from rvrt_jax.errors import UserError
 from rvrt_jax.testsets import PUBLISHED, TEST_SETS, Clip, TestSet, find
-from rvrt_jax.tiling import check_tile
 
 FILES = ("scores.md", "scores.csv", "scores.json")
 MIDDLE = 3  # of a septuplet, counted from 0
@@ -207,7 +206,7 @@ def _check(model: nn.Module, sets: Sequence[str], options: Options, published: s
     if published is not None and published not in PUBLISHED:
         raise UserError(f"nothing is published of {published!r}; known are {list(PUBLISHED)}.")
     if options.tile not in ("auto", "published"):
-        check_tile(options.tile, options.overlap)
+        inference.check_tile(model, options.tile, options.overlap)
     for key in sets:
         noisy = TEST_SETS[key].degradation == "noise"
         if noisy != (model.in_channels == 4):

@@ -121,7 +121,8 @@ def motion(intermediates: Any) -> Values:
     """Returns how far a network looks, in pixels of its features: trouble shows here first.
 
     intermediates: what it sowed. flow_mean, flow_max: length of SpyNet's flows; offset_mean,
-    offset_max: of what the alignment adds to them, or EDVR's offsets along one axis. Empty for a network that sows neither.
+    offset_max: of what the alignment adds to them, or of EDVR's offsets along one axis. Empty for a
+    network that sows neither.
     """
     found: dict[str, list[jax.Array]] = {"flow": [], "offset": []}
     for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates):

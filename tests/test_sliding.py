@@ -9,45 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import repeat
+from toy import PARAMS, Slide
 
 from rvrt_jax import inference, sliding
 from rvrt_jax.ensemble import TURNS, turned, turned_back
 from rvrt_jax.errors import UserError
 from rvrt_jax.inference import restore, restore_stream
 
-PARAMS = {"gain": np.float32(1)}
 SEEN = []  # the number of frames of each call of `features`
-
-
-class Slide(nn.Module):
-    """A weighted sum over the window, enlarged, plus ten times the middle frame."""
-
-    window: int = 5
-    scale: int = 2
-    time_multiple: int = 1
-    size_multiple: int = 4
-    pad_multiple: int = 4
-    in_channels: int = 3
-    num_feat: int = 3
-    border: str = "replicate"
-    centre: int = 2
-
-    def setup(self):
-        self.gain = self.param("gain", nn.initializers.ones, ())
-
-    @nn.nowrap
-    def weight(self, place):
-        return 1.0 + place**2
-
-    def features(self, frames):
-        assert frames.shape[1] % 4 == frames.shape[2] % 4 == 0
-        return (frames,)
-
-    def fuse(self, pyramids, middle):
-        (frames,) = pyramids
-        total = sum(self.weight(i) * frames[i] for i in range(self.window)) + 10 * middle
-        self.sow("diagnostics", "size", jnp.abs(total).max(), reduce_fn=lambda _, x: x)
-        return self.gain * jnp.repeat(jnp.repeat(total, self.scale, 1), self.scale, 2)
 
 
 @pytest.fixture(autouse=True)

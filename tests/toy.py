@@ -1,4 +1,4 @@
-"""A network whose result is known without running it."""
+"""Networks whose results are known without running them."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,3 +31,39 @@ class Toy(nn.Module):
         if self.blur:
             video = nn.avg_pool(video, (3, 3, 3), padding="SAME", count_include_pad=True)
         return gain * jnp.repeat(jnp.repeat(video, self.scale, axis=2), self.scale, axis=3)
+
+
+class Slide(nn.Module):
+    """A weighted sum over the window plus ten times the middle frame, enlarged by repetition."""
+
+    window: int = 5
+    scale: int = 2
+    time_multiple: int = 1
+    size_multiple: int = 4
+    pad_multiple: int = 4
+    in_channels: int = 3
+    num_feat: int = 3
+    border: str = "replicate"
+    centre: int = 2
+
+    def __call__(self, video):
+        frames = jnp.moveaxis(video, 1, 0)
+        self.sow("intermediates", "offset_lengths", jnp.array([[1.0, 3.0], [2.0, 5.0]]))
+        return self.fuse((frames,), frames[self.centre])[:, None]
+
+    def setup(self):
+        self.gain = self.param("gain", nn.initializers.ones, ())
+
+    @nn.nowrap
+    def weight(self, place):
+        return 1.0 + place**2
+
+    def features(self, frames):
+        assert frames.shape[1] % 4 == frames.shape[2] % 4 == 0
+        return (frames,)
+
+    def fuse(self, pyramids, middle):
+        (frames,) = pyramids
+        total = sum(self.weight(i) * frames[i] for i in range(self.window)) + 10 * middle
+        self.sow("diagnostics", "size", jnp.abs(total).max(), reduce_fn=lambda _, x: x)
+        return self.gain * jnp.repeat(jnp.repeat(total, self.scale, 1), self.scale, 2)
