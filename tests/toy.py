@@ -45,6 +45,7 @@ class Slide(nn.Module):
     num_feat: int = 3
     border: str = "replicate"
     centre: int = 2
+    dtype: type = jnp.float32
 
     def __call__(self, video):
         frames = jnp.moveaxis(video, 1, 0)
