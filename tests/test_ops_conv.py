@@ -1,5 +1,7 @@
 """Convolution: a sum over taps, and gradients against JAX's own of lax's convolution."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -41,18 +43,24 @@ def test_values(shape, kernel, stride, groups):
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 9), (1, 1, 1), (1, 1, 6), (3, 8, 5)])
-@pytest.mark.parametrize("kernel", [1, 3, 7])
-def test_gradients(shape, kernel):
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (7, 1), (3, 2), (1, 3)])
+def test_gradients(shape, kernel, stride):
     pad = kernel // 2
 
     def lax_conv(x, weights):
         return jax.lax.conv_general_dilated(
-            x, weights, (1, 1), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            weights,
+            (stride, stride),
+            [(pad, pad)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    x, weights, d_out = arrays((*shape, 3), (kernel, kernel, 3, 4), (*shape, 4))
-    expected = jax.vjp(lax_conv, x, weights)[1](d_out)
-    for gradient, other in zip(jax.vjp(conv.conv2d, x, weights)[1](d_out), expected, strict=True):
+    x, weights = arrays((*shape, 3), (kernel, kernel, 3, 4))
+    out, pull = jax.vjp(lax_conv, x, weights)
+    (d_out,) = arrays(out.shape)
+    ours = jax.vjp(functools.partial(conv.conv2d, stride=stride), x, weights)[1](d_out)
+    for gradient, other in zip(ours, pull(d_out), strict=True):
         np.testing.assert_allclose(gradient, other, atol=1e-4)  # sums of up to 196 products
 
 

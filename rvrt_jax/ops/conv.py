@@ -6,6 +6,8 @@ against some 10 ms for the convolution itself. On CPUs the gradients are therefo
 the backend is good at, a convolution (for the input) and a matrix product per tap (for the kernel).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,8 +15,8 @@ from jax import Array
 
 def conv2d(x: Array, kernel: Array, *, stride: int = 1, groups: int = 1) -> Array:
     """Convolves [b, h, w, in] with [k, k, in / groups, out], zero padded by k // 2."""
-    if stride == 1 and groups == 1:
-        return _plain_conv2d(x, kernel)
+    if groups == 1:
+        return _plain_conv2d(x, kernel, stride)
     return _convolve(x, kernel, stride, groups)
 
 
@@ -30,29 +32,34 @@ def _convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Arra
     )
 
 
-@jax.custom_vjp
-def _plain_conv2d(x: Array, kernel: Array) -> Array:
-    return _convolve(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _plain_conv2d(x: Array, kernel: Array, stride: int) -> Array:
+    return _convolve(x, kernel, stride)
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel), (x, kernel)
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(x, kernel, stride), (x, kernel)
 
 
-def _backward(residuals: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
+def _backward(stride: int, residuals: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     return jax.lax.platform_dependent(
-        *residuals, d_out, cpu=_cpu_gradients, default=_default_gradients
+        *residuals,
+        d_out,
+        cpu=functools.partial(_cpu_gradients, stride=stride),
+        default=functools.partial(_default_gradients, stride=stride),
     )
 
 
 _plain_conv2d.defvjp(_forward, _backward)
 
 
-def _default_gradients(x: Array, kernel: Array, d_out: Array) -> tuple[Array, Array]:
-    return jax.vjp(_convolve, x, kernel)[1](d_out)
+def _default_gradients(
+    x: Array, kernel: Array, d_out: Array, *, stride: int
+) -> tuple[Array, Array]:
+    return jax.vjp(lambda x, kernel: _convolve(x, kernel, stride), x, kernel)[1](d_out)
 
 
-def _cpu_gradients(x: Array, kernel: Array, d_out: Array) -> tuple[Array, Array]:
+def _cpu_gradients(x: Array, kernel: Array, d_out: Array, *, stride: int) -> tuple[Array, Array]:
     size = kernel.shape[0]
     # The barrier keeps XLA from folding the flip into a form of convolution it is slow at.
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
@@ -61,8 +68,11 @@ def _cpu_gradients(x: Array, kernel: Array, d_out: Array) -> tuple[Array, Array]
 
     def tap(i: Array) -> Array:
         seen = jax.lax.dynamic_slice(padded, (0, i // size, i % size, 0), x.shape)
-        return jnp.einsum("bhwi,bhwo->io", seen, d_out)
+        return jnp.einsum("bhwi,bhwo->io", seen[:, ::stride, ::stride], d_out)
 
     # A loop, because 49 products side by side for each 7x7 kernel would take minutes to compile.
     d_kernel = jax.lax.map(tap, jnp.arange(size * size))
-    return _convolve(d_out, flipped), d_kernel.reshape(kernel.shape)
+    # Zeros between the outputs, and after the last, give each the place in x that it was made at.
+    gaps = [(0, (n - 1) % stride, stride - 1) for n in x.shape[1:3]]
+    spread = jax.lax.pad(d_out, jnp.zeros((), d_out.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
+    return _convolve(spread, flipped), d_kernel.reshape(kernel.shape)
