@@ -47,10 +47,10 @@ class OutOfMemory(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a video is restored; the keywords of `restore`."""
+    """How a video is restored; the keywords of `restore`, checked."""
 
-    tile: Sequence[int] | None = None
-    overlap: Sequence[int] = (2, 20, 20)
+    tile: tuple[int, int, int]
+    overlap: tuple[int, int, int] = (2, 20, 20)
     sigma: float | None = None
     border: str | None = None
     ensemble: int = 1
@@ -98,7 +98,7 @@ def restore(
         plan = plan_tiles(model, params, frames.shape[:3], overlap=overlap)
         log.info("%s", plan)
         tile = plan.tile
-    options = Options(tile, overlap, sigma, border, ensemble, progress, told)
+    options = _checked_options(model, tile, overlap, sigma, border, ensemble, progress, told)
     blocks = list(_blocks(model, params, frames, options))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
@@ -121,17 +121,20 @@ def restore_stream(
     frames: yields [h, w, 3] arrays; any number of them if the tile has a length. Arguments as
     `restore`'s, but for "auto" (see plan_tiles). Yields float32 [scale * h, scale * w, 3].
     """
-    options = Options(tile, overlap, sigma, border, ensemble, progress, told)
+    options = _checked_options(model, tile, overlap, sigma, border, ensemble, progress, told)
     for block in _blocks(model, params, frames, options):
         yield from (frame.copy() for frame in block)  # views would keep the block in memory
         del block
 
 
+def _checked_options(model, tile, overlap, sigma, border, ensemble, progress, told) -> Options:
+    tile, overlap = check_tile(model, tile, overlap)
+    check_options(model, sigma=sigma, border=border, ensemble=ensemble)
+    return Options(tile, overlap, sigma, border, ensemble, progress, told)
+
+
 def _blocks(model, params, frames: Iterable, options: Options) -> Iterator[np.ndarray]:
     """Yields the restored video in pieces of some frames, float32 [t, scale * h, scale * w, 3]."""
-    tile, overlap = check_tile(model, options.tile, options.overlap)
-    check_options(model, sigma=options.sigma, border=options.border, ensemble=options.ensemble)
-    options = dataclasses.replace(options, tile=tile, overlap=overlap)
     params = jax.device_put(params)
     slide_or_cut = _cut_blocks if model.window is None else _sliding_blocks
     return slide_or_cut(model, params, _checked(frames), options)
@@ -210,7 +213,8 @@ def _ensemble(options: Options, run: Callable[[Turn], np.ndarray]) -> np.ndarray
     """Returns the mean of run(turn), which gives its result upright, over the orientations."""
     if options.ensemble == 1:
         return run(TURNS[0])
-    return sum(run(turn) for turn in TURNS[: options.ensemble]) / np.float32(options.ensemble)
+    total = functools.reduce(np.add, map(run, TURNS[: options.ensemble]))
+    return total / np.float32(options.ensemble)
 
 
 def _call_shape(model, size, turn: Turn, options: Options) -> tuple[int, int, int]:

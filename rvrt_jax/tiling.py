@@ -309,11 +309,12 @@ def plan_tile(model, tile, overlap, size, correction: float = 1.0) -> Plan:
     """Returns the plan of a given tile. Arguments as `plan_auto`'s."""
     call = call_shape(model, tile, size)
     if model.window is not None:
-        tile, overlap = (tile[0] or 1, *tile[1:]), (0, *overlap[1:])
+        overlap = 0, overlap[1], overlap[2]
+        tile = tile[0] or 1, tile[1], tile[2]
     calls = math.prod(_count(*axis) for axis in zip(size, tile, overlap, strict=True))
     device = int(correction * device_bytes(model, call))
     host = host_bytes(model, tile, overlap, size)
-    return Plan(tile, tuple(overlap), call, calls, device, host)
+    return Plan(tile, overlap, call, calls, device, host)
 
 
 def fits(plan: Plan, budget: Budget) -> bool:

@@ -355,7 +355,8 @@ class EDVR(nn.Module):
         pyramids: of `features`, with the frames of the windows in front, [num_frame, b, h, w, c].
         middle: the frames themselves, [b, h, w, 3]. Returns float32 [b, scale * h, scale * w, 3].
         """
-        reference = tuple(level[self.centre] for level in pyramids)
+        full, half, quarter = (level[self.centre] for level in pyramids)
+        reference = full, half, quarter
 
         def align(module: EDVR, neighbour: Pyramid) -> tuple[Array, Array]:
             return module.pcd_align(neighbour, reference)
@@ -385,7 +386,8 @@ class EDVR(nn.Module):
         return self.conv_last(leaky_relu(self.conv_hr(x)))
 
     def _tell(self, name: str, value: Array) -> None:
-        self.sow("diagnostics", name, value, init_fn=lambda: None, reduce_fn=lambda _, x: x)
+        start = jnp.zeros(())
+        self.sow("diagnostics", name, value, init_fn=lambda: start, reduce_fn=lambda _, x: x)
 
 
 class PreDeblurNet(nn.Module):

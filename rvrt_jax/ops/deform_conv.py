@@ -43,10 +43,11 @@ class _Spec(NamedTuple):
     @property
     def output(self) -> tuple[int, int]:
         """Height and width of the result."""
-        return tuple(
+        height, width = (
             (size + 2 * self.padding - self.dilation * (taps - 1) - 1) // self.stride + 1
             for size, taps in zip((self.height, self.width), self.kernel, strict=True)
         )
+        return height, width
 
 
 def deform_conv_plain(
@@ -65,7 +66,8 @@ def deform_conv_plain(
     Shapes as in the module's docstring. Returns [oh, ow, out] in x.dtype, without a bias. Needs
     memory for kh * kw copies of x.
     """
-    spec = _Spec(*x.shape[:2], kernel.shape[:2], stride, padding, dilation, groups)
+    h, w, _ = x.shape
+    spec = _Spec(h, w, kernel.shape[:2], stride, padding, dilation, groups)
     _check(spec, offsets, mask, kernel, x.shape[-1])
     places = _grid(spec)[:, :, None] + offsets.astype(jnp.float32)
     parts = rearrange(x, "h w (g r) -> g h w r", g=offsets.shape[2])
@@ -92,7 +94,8 @@ def deform_conv_streamed(
 
     The backward pass goes over them once more and samples again, so nothing is kept per tap.
     """
-    spec = _Spec(*x.shape[:2], kernel.shape[:2], stride, padding, dilation, groups)
+    h, w, _ = x.shape
+    spec = _Spec(h, w, kernel.shape[:2], stride, padding, dilation, groups)
     _check(spec, offsets, mask, kernel, x.shape[-1])
     height = offsets.shape[0]
     offsets = rearrange(offsets.astype(jnp.float32), "y x g k d -> k (y x) g d")
