@@ -106,7 +106,7 @@ def deform_conv_streamed(
     # a pixel lies as the matrix product wants it.
     rows = rearrange(pad_corners(x), "n (g r) -> (n g) r", g=mask.shape[2])
     out = cast(Array, _convolve(rows, places, mask, weights, spec))
-    return rearrange(out, "(y x) n o -> y x (n o)", y=height).astype(x.dtype)
+    return rearrange(out, "(y x) o -> y x o", y=height).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -114,7 +114,7 @@ def _convolve(rows: Array, places: Array, mask: Array, weights: Array, spec: _Sp
     """The streamed convolution on arrays already laid out.
 
     rows: [(h+2)(w+2)g, r]. places: [k, p, g, 2]. mask: [k, p, g]. weights: [k, n, c / n, o].
-    Returns float32 [p, n, o].
+    Returns float32 [p, n o].
     """
     return _forward(rows, places, mask, weights, spec)[0]
 
@@ -123,24 +123,22 @@ def _forward(rows: Array, places: Array, mask: Array, weights: Array, spec: _Spe
     def step(total: Array, tap: tuple[Array, Array, Array]):
         place, mask, weights = tap
         sampled = _sample(rows, place, spec) * mask[..., None]
-        return total + _product("pnr,nro->pno", _split(sampled, spec), weights), None
+        return total + _product(_written(sampled.reshape(len(place), -1)), weights), None
 
-    start = jnp.zeros((places.shape[1], spec.groups, weights.shape[-1]), jnp.float32)
+    start = jnp.zeros((places.shape[1], spec.groups * weights.shape[-1]), jnp.float32)
     out, _ = jax.lax.scan(step, start, (places, mask, weights))
     return out, (rows, places, mask, weights)
 
 
 def _backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
     rows, places, mask, weights = residuals
-    d_out = d_out.astype(rows.dtype)
 
     def step(d_rows: Array, tap: tuple[Array, Array, Array]):
         place, mask, weights = tap
-        # The barrier keeps the fetch from being repeated inside everything that reads its result.
-        sampled = jax.lax.optimization_barrier(_sample(rows, place, spec))
-        masked = _split(sampled * mask[..., None], spec)
-        d_weights = _product("pnr,pno->nro", masked, d_out)
-        d_masked = _product("pno,nro->pnr", d_out, weights).reshape(sampled.shape)
+        sampled = _written(_sample(rows, place, spec))
+        masked = _written((sampled * mask[..., None]).reshape(len(place), -1))
+        d_masked, d_weights = jax.vjp(_product, masked, weights)[1](d_out)
+        d_masked = d_masked.reshape(sampled.shape)
         d_mask = (d_masked * sampled).sum(-1)
         d_sampled = (d_masked * mask[..., None]).reshape(-1, rows.shape[1])
         groups = place.shape[1]
@@ -175,13 +173,22 @@ def _at(place: Array, spec: _Spec) -> tuple[Array, Array, Array, Array]:
     return index.ravel(), inside.ravel(), fy.ravel(), fx.ravel()
 
 
-def _split(sampled: Array, spec: _Spec) -> Array:
-    """Turns [p, g, r] into the groups of the convolution, [p, n, c / n]."""
-    return sampled.reshape(len(sampled), spec.groups, -1)
+def _written(x: Array) -> Array:
+    """Keeps XLA from computing `x` anew inside each operation, or each column, that reads it.
+
+    With it before the product the forward pass took 0.10 s instead of 0.25 on 2 cores (64 features,
+    64x64).
+    """
+    return jax.lax.optimization_barrier(x)
 
 
-def _product(pattern: str, a: Array, b: Array) -> Array:
-    return jnp.einsum(pattern, a, b, preferred_element_type=jnp.float32)
+def _product(masked: Array, weights: Array) -> Array:
+    """Multiplies [p, c] by the weights of a tap, [n, c / n, o]: float32 [p, n o]."""
+    if len(weights) == 1:  # a plain matrix product, which is what libraries are fast at
+        return jnp.dot(masked, weights[0], preferred_element_type=jnp.float32)
+    masked = rearrange(masked, "p (n r) -> p n r", n=len(weights))
+    out = jnp.einsum("pnr,nro->pno", masked, weights, preferred_element_type=jnp.float32)
+    return rearrange(out, "p n o -> p (n o)")
 
 
 def _grid(spec: _Spec) -> Array:
