@@ -6,7 +6,7 @@ import numpy as np
 
 Turn = tuple[bool, bool, bool]  # transpose, flip rows, flip columns
 # The first 4, without the transposed ones, are those of EDVR's published tests.
-TURNS: tuple[Turn, ...] = tuple(itertools.product((False, True), repeat=3))
+TURNS: tuple[Turn, ...] = tuple((t, r, c) for t, r, c in itertools.product((False, True), repeat=3))
 ENSEMBLES = (1, 4, 8)
 
 

@@ -17,7 +17,15 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
 
-from rvrt_jax.ops.sample import bilinear_sample_plain, corners, pad_corners, pixel_grid
+from rvrt_jax.ops.sample import (
+    bilinear_sample_plain,
+    corners,
+    pad_corners,
+    pixel_grid,
+    sample_rows,
+    sample_rows_backward,
+    sum_last,
+)
 
 Window2 = tuple[int, int]
 
@@ -95,7 +103,7 @@ def _attend_forward(q: Array, rows: Array, offsets: Array, spec: _Spec):
     def tap_step(carry, place: Array, support: Array):
         peak, total, mean = carry
         keys, values = _keys_values(support, place, q.shape, spec)
-        logits = _per_head(_sum_last(q * keys), spec.heads)
+        logits = _per_head(sum_last(q * keys), spec.heads)
         new_peak = jnp.maximum(peak, logits)
         decay, weight = jnp.exp(peak - new_peak), jnp.exp(logits - new_peak)
         mean = mean * decay[..., None] + weight[..., None] * values
@@ -121,14 +129,14 @@ def _attend_backward(spec: _Spec, residuals, d_out: Array):
     """
     q, rows, offsets, out, log_total = residuals
     d_out = d_out.astype(jnp.float32)
-    mean_d_weight = _per_head(_sum_last(d_out * out), spec.heads)
+    mean_d_weight = _per_head(sum_last(d_out * out), spec.heads)
 
     def tap_step(carry, place: Array, support: Array):
         d_q, d_support = carry
         keys, values = _keys_values(support, place, q.shape, spec)
-        logits = _per_head(_sum_last(q * keys), spec.heads)
+        logits = _per_head(sum_last(q * keys), spec.heads)
         weight = jnp.exp(logits - log_total)
-        d_weight = _per_head(_sum_last(d_out * values), spec.heads)
+        d_weight = _per_head(sum_last(d_out * values), spec.heads)
         d_logits = (weight * (d_weight - mean_d_weight))[..., None]
         d_sampled = jnp.concatenate([d_logits * q, weight[..., None] * d_out], axis=1)
         d_sampled = rearrange(d_sampled, "i g p m u -> i g p (m u)")
@@ -159,17 +167,6 @@ def _places(offsets: Array, spec: _Spec) -> Array:
     return offsets + tap_positions(spec.window)[:, None, None, None] + grid
 
 
-def _sum_last(x: Array) -> Array:
-    """Sums over the last axis in float32, as a matrix product.
-
-    XLA's CPU backend hands sums of products to a library that cannot fetch, and that is slow at
-    more than five axes: written as `sum`, the sums took four fifths of the network's alignment.
-    """
-    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    ones = jnp.ones((x.shape[-1], 1), jnp.float32)
-    return jnp.matmul(rows, ones, precision="float32").reshape(x.shape[:-1])
-
-
 def _per_head(x: Array, heads: int) -> Array:
     """Sums [i, g, p, m] over the units of each head and hands every unit its head's sum."""
     _, groups, _, m = x.shape
@@ -188,45 +185,21 @@ def _keys_values(rows: Array, place: Array, shape: tuple[int, ...], spec: _Spec)
     fetch has one reader, with which XLA fuses it: nothing of it is ever written to memory.
     """
     index, _, fy, fx = corners(place, spec.height, spec.width)
-
-    def sample(rows: Array, index: Array, fy: Array, fx: Array) -> Array:
-        fy, fx = fy[:, None].astype(rows.dtype), fx[:, None].astype(rows.dtype)
-        top_left, top_right, low_left, low_right = _neighbours(rows, index, spec.width)
-        top = (1 - fx) * top_left + fx * top_right
-        return (1 - fy) * top + fy * ((1 - fx) * low_left + fx * low_right)
-
+    sample = functools.partial(sample_rows, right=1, down=spec.width + 2)
     fetch = jax.vmap(jax.vmap(sample))
     half = rows.shape[1] // 2
-    arrays = rows, index, fy, fx
-    keys = fetch(*(x[:, :half] for x in arrays))
-    values = fetch(*(x[:, half:] for x in arrays))
+    keys = fetch(rows[:, :half], index[:, :half], fy[:, :half], fx[:, :half])
+    values = fetch(rows[:, half:], index[:, half:], fy[:, half:], fx[:, half:])
     return keys.reshape(shape), values.reshape(shape)
-
-
-def _neighbours(rows: Array, index: Array, width: int) -> list[Array]:
-    fetch = [index, index + 1, index + width + 2, index + width + 3]
-    return [rows.at[i].get(mode="promise_in_bounds") for i in fetch]
 
 
 def _sample_backward(
     rows: Array, place: Array, d_sampled: Array, d_rows: Array, spec: _Spec
 ) -> tuple[Array, Array]:
     """Adds the rows' gradient to `d_rows`; returns it and the positions' gradient [n, g, p, 2]."""
-    index, inside, fy, fx = corners(place, spec.height, spec.width)
-
-    def backward(rows, index, inside, fy, fx, d, d_rows):
-        fy, fx = fy[:, None], fx[:, None]
-        top_left, top_right, low_left, low_right = _neighbours(rows, index, spec.width)
-        slope_y = (1 - fx) * (low_left - top_left) + fx * (low_right - top_right)
-        slope_x = (1 - fy) * (top_right - top_left) + fy * (low_right - low_left)
-        d_place = jnp.stack([_sum_last(d * slope_y), _sum_last(d * slope_x)], axis=-1)
-        shares = [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
-        for move, share in zip((0, 1, spec.width + 2, spec.width + 3), shares, strict=True):
-            d_rows = d_rows.at[index + move].add(share * d, mode="promise_in_bounds")
-        return d_rows, jnp.where(inside[:, None], d_place, 0.0)
-
-    arrays = rows, index, inside, fy, fx, d_sampled, d_rows
-    return jax.vmap(jax.vmap(backward))(*arrays)
+    at = corners(place, spec.height, spec.width)
+    backward = functools.partial(sample_rows_backward, right=1, down=spec.width + 2)
+    return jax.vmap(jax.vmap(backward))(rows, at, d_sampled, d_rows)
 
 
 ATTENTION = {"plain": deform_attn_plain, "streamed": deform_attn_streamed}

@@ -67,7 +67,7 @@ def deform_conv_plain(
     memory for kh * kw copies of x.
     """
     h, w, _ = x.shape
-    spec = _Spec(h, w, kernel.shape[:2], stride, padding, dilation, groups)
+    spec = _Spec(h, w, (kernel.shape[0], kernel.shape[1]), stride, padding, dilation, groups)
     _check(spec, offsets, mask, kernel, x.shape[-1])
     places = _grid(spec)[:, :, None] + offsets.astype(jnp.float32)
     parts = rearrange(x, "h w (g r) -> g h w r", g=offsets.shape[2])
@@ -95,7 +95,7 @@ def deform_conv_streamed(
     The backward pass goes over them once more and samples again, so nothing is kept per tap.
     """
     h, w, _ = x.shape
-    spec = _Spec(h, w, kernel.shape[:2], stride, padding, dilation, groups)
+    spec = _Spec(h, w, (kernel.shape[0], kernel.shape[1]), stride, padding, dilation, groups)
     _check(spec, offsets, mask, kernel, x.shape[-1])
     height = offsets.shape[0]
     offsets = rearrange(offsets.astype(jnp.float32), "y x g k d -> k (y x) g d")

@@ -6,7 +6,7 @@ channels at once and is what the networks use; `bilinear_sample_plain` is `jax.v
 Coordinates are float32 whatever the image's dtype.
 
 What deformable attention and deformable convolution stream over their taps is below both:
-`corners`, `pad_corners`, `sample_rows` and its hand-written backward pass.
+`corners`, `pad_corners`, `sample_rows` and its hand-written backward pass, `sum_last`.
 """
 
 import functools
@@ -102,7 +102,7 @@ def sample_rows_backward(
     top_left, top_right, low_left, low_right = _neighbours(rows, index, right, down)
     slope_y = (1 - fx) * (low_left - top_left) + fx * (low_right - top_right)
     slope_x = (1 - fy) * (top_right - top_left) + fy * (low_right - low_left)
-    d_place = jnp.stack([(d_sampled * slope_y).sum(-1), (d_sampled * slope_x).sum(-1)], axis=-1)
+    d_place = jnp.stack([sum_last(d_sampled * slope) for slope in (slope_y, slope_x)], axis=-1)
     shares = [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
     for move, share in zip((0, right, down, down + right), shares, strict=True):
         # Without the barrier XLA's loop over the rows computes all of the above anew in each turn:
@@ -110,6 +110,17 @@ def sample_rows_backward(
         update = jax.lax.optimization_barrier(share * d_sampled)
         d_rows = d_rows.at[index + move].add(update, mode="promise_in_bounds")
     return d_rows, jnp.where(inside[:, None], d_place, 0.0)
+
+
+def sum_last(x: Array) -> Array:
+    """Sums over the last axis in float32, as a matrix product.
+
+    XLA's CPU backend hands sums of products to a library that cannot fetch, and that is slow at
+    more than five axes: written as `sum`, the sums took four fifths of the network's alignment.
+    """
+    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    ones = jnp.ones((x.shape[-1], 1), jnp.float32)
+    return jnp.matmul(rows, ones, precision="float32").reshape(x.shape[:-1])
 
 
 def _neighbours(rows: Array, index: Array, right: int, down: int) -> list[Array]:
