@@ -3,8 +3,8 @@
     python benchmarks/rvrt_forward.py                       # rvrt_sr, T=8 at 64x64, T=4 at 128x128
     python benchmarks/rvrt_forward.py --clips 8x64x64 --profile
 
-Each case runs in a process of its own. `--profile` traces one call and adds up the time of every
-kind of operation inside it.
+Each case runs in a process of its own. `--profile` traces one call and adds up the time of each
+part of the network.
 """
 
 import argparse
@@ -24,6 +24,16 @@ import numpy as np
 
 from rvrt_jax.models import build
 
+PARTS = (  # the first that fits; XLA fuses an input convolution with the norm behind it
+    ("alignment: offsets", "offset_conv"),
+    ("alignment: linear layers", r"align/(q|k|v|proj|mlp)/"),
+    ("alignment: sampling and attention", "align"),
+    ("Swin layers", "rstb"),
+    ("input convolutions", r"norm_in/|(backbone|extract|reconstruct)/conv"),
+    ("upsampling tail", "upsampler"),
+    ("flow", "spynet|_flows"),
+)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the whole network's forward pass.")
@@ -31,7 +41,7 @@ def main() -> None:
     parser.add_argument("--fields", type=json.loads, default={}, help="JSON, over the model's own")
     parser.add_argument("--clips", nargs="+", default=["8x64x64", "4x128x128"], metavar="TxHxW")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--profile", action="store_true", help="write shares of time per operation")
+    parser.add_argument("--profile", action="store_true", help="write shares of the time")
     parser.add_argument("--results", type=Path, default=measure.RESULTS)
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -52,8 +62,8 @@ def main() -> None:
     result = {"case": shared, "rows": rows, "matmul_gflops": gflops}
     if args.profile:
         for clip, shares in profiles.items():
-            print(f"\n{clip}: shares of the time by operation")
-            measure.print_table(shares[:20])
+            print(f"\n{clip}: shares of the time by part of the network")
+            measure.print_table(shares)
         result["profiles"] = profiles
     measure.write("rvrt_forward", result, args.results)
 
@@ -85,15 +95,15 @@ def measure_one(
         "peak_MiB": measure.peak_bytes() / measure.MIB,
         "peak_before_running_MiB": before / measure.MIB,
         "temporary_MiB": measure.temporary_bytes(program) / measure.MIB,
-        "profile": operation_shares(program, call) if profile else None,
+        "profile": part_shares(program, call) if profile else None,
     }
 
 
-def operation_shares(program, call) -> list[dict[str, Any]]:
-    """Returns the share of the traced time per operation kind and place, largest first.
+def part_shares(program, call) -> list[dict[str, Any]]:
+    """Returns the share of the traced time per part of the network, largest first.
 
-    XLA's own names ("fusion.12") say little, so each is replaced by the module path and primitive
-    that the compiled text records for it. Loops are left out: their bodies are counted.
+    XLA's own names ("fusion.12") say little; the compiled text records the module path and
+    primitive that each came from. Loops are left out: their bodies are counted.
     """
     places = dict(
         re.findall(r'%?([\w.\-]+) = [^\n]*?metadata=\{[^}\n]*?op_name="([^"]+)"', program.as_text())
@@ -108,19 +118,15 @@ def operation_shares(program, call) -> list[dict[str, Any]]:
         name = event.get("args", {}).get("hlo_op")
         if name is None or re.match(r"(while|call|conditional)(\.|$)", name):
             continue
-        times[readable(places.get(name, name))] += event["dur"]
+        place = places.get(name, name)
+        times[next((part for part, pattern in PARTS if re.search(pattern, place)), "rest")] += (
+            event["dur"]
+        )
     total = sum(times.values())
     return [
-        {"share": time / total, "seconds": time / 1e6, "operation": name}
-        for name, time in times.most_common(40)
+        {"share": time / total, "seconds": time / 1e6, "part": part}
+        for part, time in times.most_common()
     ]
-
-
-def readable(place: str) -> str:
-    """Drops what loops and transformations add to an operation's path."""
-    parts = [p for p in place.split("/") if not re.match(r"(jit|vmap|while|body|closed_call)", p)]
-    branch = {"backward_1", "forward_1", "backward_2", "forward_2"}
-    return "/".join("branch" if part in branch else part for part in parts) or place
 
 
 if __name__ == "__main__":
