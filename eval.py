@@ -8,6 +8,7 @@ Set JAX_COMPILATION_CACHE_DIR to keep compiled programs.
 """
 
 from pathlib import Path
+from typing import Literal, cast
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -109,7 +110,7 @@ def _restore() -> None:
             ensemble=ENSEMBLE.value,
             quantise=QUANTISE.value,
             fps=FPS.value,
-            damaged=DAMAGED.value,
+            damaged=cast(Literal["error", "skip"], DAMAGED.value),
         ),
         overwrite=OVERWRITE.value,
     )
@@ -140,7 +141,7 @@ def _run_test_sets(sets: list[str]) -> None:
         protocol.Options(
             data=Path(DATA.value),
             degrade=DEGRADE.value,
-            noise=NOISE.value and Path(NOISE.value),
+            noise=Path(NOISE.value) if NOISE.value else None,
             tile=tile,
             overlap=evaluation.parse_triple(OVERLAP.value, "overlap"),
             temporal=TEMPORAL.value,

@@ -1,5 +1,7 @@
 """Temporal consistency: how much a restored video flickers along the motion of the true one."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -18,7 +20,7 @@ def warping_error(spynet: dict, frames: Array, truth: Array) -> Array:
     and visibility are those of the true pair, so that the errors of several methods compare. The
     true pair's own error is what noise, lighting and the flow itself leave: the aim is not 0.
     """
-    back, there = SpyNet().apply({"params": spynet}, truth[::-1], truth)
+    back, there = cast(Array, SpyNet().apply({"params": spynet}, truth[::-1], truth))
     seen = visible(back, there)[..., None]
     count = 3 * jnp.maximum(jnp.sum(seen), 1)
 

@@ -20,6 +20,7 @@ from rvrt_jax.errors import UserError
 AXIS = "devices"
 STOP = "stop"  # the metric that tells every host whether any was asked to stop
 
+Device = Any  # a jax.Device, which type checkers do not see as a class
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -77,7 +78,7 @@ def wait_for_hosts(where: str) -> None:
 
 
 def share_devices(
-    function: Callable[[jax.Device, Item], Result], items: Sequence[Item]
+    function: Callable[[Device, Item], Result], items: Sequence[Item]
 ) -> list[Result]:
     """Calls `function(device, item)` for all items, each local device taking the next one free.
 
@@ -128,7 +129,11 @@ def replicated() -> NamedSharding:
 
 def over_hosts() -> NamedSharding:
     """Returns the sharding of a state in a checkpoint: whole on every device of every host."""
-    return NamedSharding(Mesh(np.asarray(jax.devices()), (AXIS,)), PartitionSpec())
+    return NamedSharding(_all_devices(), PartitionSpec())
+
+
+def _all_devices() -> Mesh:
+    return Mesh(np.asarray(jax.devices()), (AXIS,))
 
 
 def to_all_hosts(tree: Any) -> Any:
@@ -136,7 +141,7 @@ def to_all_hosts(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     return multihost_utils.host_local_array_to_global_array(
-        jax.device_get(tree), over_hosts().mesh, PartitionSpec()
+        jax.device_get(tree), _all_devices(), PartitionSpec()
     )
 
 

@@ -93,10 +93,10 @@ def run(
     spynet = loading.spynet_params() if options.temporal else None
 
     @functools.cache
-    def on(device: jax.Device) -> tuple[Any, Any]:
+    def on(device: parallel.Device) -> tuple[Any, Any]:
         return jax.device_put((params, spynet), device)
 
-    def score(device: jax.Device, job: Job) -> list[Frame]:
+    def score(device: parallel.Device, job: Job) -> list[Frame]:
         weights, flow_weights = on(device)
         frames = list(score_clip(model, weights, job, options, spynet=flow_weights))
         bar.update()

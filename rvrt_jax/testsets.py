@@ -63,46 +63,56 @@ class Clip:
     lq: Path | None
 
 
-def _known(title: str, dataset: str, gt: str, lq: str | None = None, **protocol: Any) -> TestSet:
+def _known(title: str, dataset: str, **fields: Any) -> TestSet:
     """Returns a set with the counts and the source that `published` has of `dataset`."""
     data = DATASETS[dataset]
     split = data.splits["test"]
     fetch = f"{data.files} from {data.source}"
-    return TestSet(title, gt, fetch, lq, clips=split.clips, frames=split.frames, **protocol)
+    return TestSet(title, fetch=fetch, clips=split.clips, frames=split.frames, **fields)
 
 
 _VIMEO = "Vimeo90K/vimeo_septuplet"
-_SEPTUPLETS = {"listing": f"{_VIMEO}/sep_testlist.txt", "luma": True}
-_BI, _BD = {"degradation": "bicubic"}, {"degradation": "blur_down"}
-_TILED = {"tile": (0, 256, 256)}
+_VIMEO_TEST = f"{_VIMEO}/sep_testlist.txt"
+_TILE = (0, 256, 256)
 
 TEST_SETS = {
     "reds4": _known(
-        "REDS4", "reds4", "REDS4/GT", "REDS4/sharp_bicubic", **_BI, tile=(100, 128, 128)
+        "REDS4", "reds4", gt="REDS4/GT", lq="REDS4/sharp_bicubic",
+        degradation="bicubic", tile=(100, 128, 128),
     ),
     "vimeo_bi": _known(
-        *("Vimeo-90K-T BI", "vimeo", f"{_VIMEO}/sequences", f"{_VIMEO}_matlabLRx4/sequences"),
-        **(_BI | _SEPTUPLETS),
+        "Vimeo-90K-T BI", "vimeo", gt=f"{_VIMEO}/sequences", lq=f"{_VIMEO}_matlabLRx4/sequences",
+        listing=_VIMEO_TEST, degradation="bicubic", luma=True,
     ),
     "vimeo_bd": _known(
-        *("Vimeo-90K-T BD", "vimeo", f"{_VIMEO}/sequences", f"{_VIMEO}_BDLRx4/sequences"),
-        **(_BD | _SEPTUPLETS),
+        "Vimeo-90K-T BD", "vimeo", gt=f"{_VIMEO}/sequences", lq=f"{_VIMEO}_BDLRx4/sequences",
+        listing=_VIMEO_TEST, degradation="blur_down", luma=True,
     ),
-    "vid4_bi": _known("Vid4 BI", "vid4", "Vid4/GT", "Vid4/BIx4", **_BI, luma=True),
-    "vid4_bd": _known("Vid4 BD", "vid4", "Vid4/GT", "Vid4/BDx4", **_BD, luma=True),
-    "udm10": _known("UDM10 BD", "udm10", "UDM10/GT", "UDM10/BDx4", **_BD, luma=True),
+    "vid4_bi": _known(
+        "Vid4 BI", "vid4", gt="Vid4/GT", lq="Vid4/BIx4", degradation="bicubic", luma=True
+    ),
+    "vid4_bd": _known(
+        "Vid4 BD", "vid4", gt="Vid4/GT", lq="Vid4/BDx4", degradation="blur_down", luma=True
+    ),
+    "udm10": _known(
+        "UDM10 BD", "udm10", gt="UDM10/GT", lq="UDM10/BDx4", degradation="blur_down", luma=True
+    ),
     "dvd10": _known(
-        "DVD10", "dvd10", "DVD10/test_GT", "DVD10/test_GT_blurred", **_TILED, by_frame=True
+        "DVD10", "dvd10", gt="DVD10/test_GT", lq="DVD10/test_GT_blurred",
+        tile=_TILE, by_frame=True,
     ),
     "gopro11": _known(
-        "GoPro11", "gopro11", "GoPro11/test_GT", "GoPro11/test_GT_blurred", **_TILED, by_frame=True
+        "GoPro11", "gopro11", gt="GoPro11/test_GT", lq="GoPro11/test_GT_blurred",
+        tile=_TILE, by_frame=True,
     ),
     "davis_test": _known(
-        "DAVIS-test", "davis_test", "DAVIS-test/GT", degradation="noise", **_TILED
+        "DAVIS-test", "davis_test", gt="DAVIS-test/GT", degradation="noise", tile=_TILE
     ),
-    "set8": _known("Set8", "set8", "Set8/GT", degradation="noise", **_TILED),
-    "bundled": TestSet("bundled clips", str(BUNDLED), "the package itself", **_BI, clips=3),
-}
+    "set8": _known("Set8", "set8", gt="Set8/GT", degradation="noise", tile=_TILE),
+    "bundled": TestSet(
+        "bundled clips", str(BUNDLED), "the package itself", degradation="bicubic", clips=3
+    ),
+}  # fmt: skip
 
 # Of each model by set, and for noise (set, sigma): PSNR and SSIM (None: not given).
 PUBLISHED: dict[str, dict[str | tuple[str, int], tuple[float, float | None]]] = {

@@ -37,7 +37,7 @@ def score(
     """
     mine = range(jax.process_index(), len(clips), jax.process_count())
 
-    def run(device: jax.Device, index: int) -> tuple[dict[str, float], np.ndarray] | None:
+    def run(device: parallel.Device, index: int) -> tuple[dict[str, float], np.ndarray] | None:
         if stop():
             return None
         clip = clips[index]
@@ -53,18 +53,19 @@ def score(
         return _score(restored, clip["gt"]), _row(clip, restored, model.scale)
 
     found = parallel.share_devices(run, mine)
-    if any(one is None for one in found):
+    done = [one for one in found if one is not None]
+    if len(done) < len(found):
         return None
     names = list(scoring.METRICS)
     table = np.zeros((len(clips), len(names)))
-    for index, (scores, _) in zip(mine, found, strict=True):
+    for index, (scores, _) in zip(mine, done, strict=True):
         table[index] = [scores[name] for name in names]
     table = parallel.sum_over_hosts(table)
     scores = {
         clip["name"]: dict(zip(names, map(float, row), strict=True))
         for clip, row in zip(clips, table, strict=True)
     }
-    return Result(scores, _stack([row for _, row in found]))
+    return Result(scores, _stack([row for _, row in done]))
 
 
 def bicubic(clips: list[Clip], *, scale: int) -> Scores:
@@ -108,5 +109,7 @@ def _row(clip: Clip, restored: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _stack(rows: list[np.ndarray]) -> np.ndarray | None:
-    gap = np.zeros((GAP, *rows[0].shape[1:]), np.uint8) if rows else None
-    return np.concatenate([part for row in rows for part in (row, gap)][:-1]) if rows else None
+    if not rows:
+        return None
+    gap = np.zeros((GAP, *rows[0].shape[1:]), np.uint8)
+    return np.concatenate([part for row in rows for part in (row, gap)][:-1])

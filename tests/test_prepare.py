@@ -88,7 +88,7 @@ def test_packages_become_arrays_and_a_manifest(packages, tmp_path, capsys):
     assert prepare.main(["real", "--output", str(output), "--source", str(packages)]) == 0
     assert "3 clips (10 frames), 1 photos" in capsys.readouterr().out
     videos, photos = clips.load_prepared(output)
-    arrays = {clip.name: clip.array() for clip in videos + photos}
+    arrays = {clip.name: clip.read(0, clip.frames) for clip in videos + photos}
     np.testing.assert_array_equal(arrays["sea_0"], FRAMES[:2])
     np.testing.assert_array_equal(arrays["sea_1"], FRAMES[2:])
     np.testing.assert_array_equal(arrays["a"][0], PHOTO)

@@ -55,11 +55,15 @@ def prepare(
     with Tree(source) as tree:
         splits = layout.find(tree, name, lq=lq, partial=partial)
         with tqdm(total=count(splits), unit="frame", disable=None) as bar:
+
+            def show(done: int) -> None:
+                bar.update(done - bar.n)
+
             builder = BUILDERS[name](
                 tree=tree,
                 splits=splits,
                 degradation=make_lq,
-                progress=lambda done: bar.update(done - bar.n),
+                progress=show,
                 data_dir=str(output),
                 config=lq or make_lq or "clean",
                 file_format="array_record",

@@ -59,6 +59,7 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
         image = tfds.features.Image(shape=(None, None, 3))
         text = tfds.features.Text()
         features = {"clip": text, "frame": text, "gt": image}
+        assert self.builder_config is not None  # every set has some
         if self.builder_config.name != "clean":
             features["lq"] = image
         data = DATASETS[self.name]
@@ -103,7 +104,7 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Yields the frames of a clip, numbered; notes the broken and odd-sized ones."""
         sizes: list[tuple[int, int]] = []
         for k, path in enumerate(clip.gt):
-            example = {"clip": clip.name, "frame": Path(path).stem}
+            example: Example = {"clip": clip.name, "frame": Path(path).stem}
             try:
                 gt = self._tree.read(path)
                 sizes.append(_checked(path, gt, sizes, 1))
