@@ -167,6 +167,7 @@ class Sizes:
     pad_multiple: int = 8
     in_channels: int = 3
     embed_dims: tuple[int, ...] = (144, 144, 144)
+    window: int | None = None
 
 
 GIB = 2**30
