@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/python -m rvrt_jax.demo --output demo --overwrite
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
