@@ -98,7 +98,7 @@ def machine() -> dict[str, Any]:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints rows that share their keys, numbers to three digits."""
+    """Prints rows that share their keys, numbers to four digits."""
     text = [list(rows[0])] + [[_cell(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*text, strict=True)]
     for row in text:
@@ -106,7 +106,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1e3 else f"{value}"
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e3 else f"{value}"
 
 
 def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> None:
