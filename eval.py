@@ -61,7 +61,7 @@ DAMAGED = flags.DEFINE_enum(
     "A broken video ends in an error, or what cannot be decoded is left out.",
 )  # fmt: skip
 SETS = flags.DEFINE_list("sets", None, "Test sets to run, instead of the config's: reds4,vid4_bi.")
-DATA = flags.DEFINE_string("data", "data/testsets", "Folder of the test sets.")
+DATA = flags.DEFINE_string("data", "data", "Folder of the test sets, prepared or as images.")
 DEGRADE = flags.DEFINE_bool(
     "degrade", False, "Makes a test set's missing input of its ground truth, by the set's own "
     "degradation.",

@@ -20,11 +20,11 @@ def get_config() -> ConfigDict:
     config.update(
         {
             "batch_size": 4,
-            "steps": 20_000,
+            "steps": 4_500,
             "lr": 1e-3,
-            "warmup_steps": 200,
+            "warmup_steps": 50,
             "clip_norm": 1.0,
-            "ema_decay": 0.999,
+            "ema_decay": 0.99,
             "log_every": 50,
             "eval_every": 500,
             "save_every": 250,
@@ -39,5 +39,5 @@ def get_config() -> ConfigDict:
         num_extract_block=2,
         num_reconstruct_block=4,
     )
-    config.data = common.data(root="data/real", num_frames=5, gt_size=128, scale=4)
+    config.data = common.data(root="data/real", num_frames=5, gt_size=64, scale=4)
     return config

@@ -18,13 +18,13 @@ def get_config() -> ConfigDict:
     config = common.training()
     config.update(
         {
-            "batch_size": 4,
-            "steps": 20_000,
+            "batch_size": 2,
+            "steps": 2_000,
             "lr": 1e-3,
-            "warmup_steps": 200,
+            "warmup_steps": 50,
             "flow_freeze_steps": 2_000,
             "clip_norm": 1.0,
-            "ema_decay": 0.999,
+            "ema_decay": 0.99,
             "log_every": 50,
             "eval_every": 500,
             "save_every": 250,
@@ -42,5 +42,5 @@ def get_config() -> ConfigDict:
         num_feat=24,
         offset_feat=24,
     )
-    config.data = common.data(root="data/real", num_frames=6, gt_size=128, scale=4)
+    config.data = common.data(root="data/real", num_frames=4, gt_size=64, scale=4)
     return config

@@ -26,12 +26,11 @@ from tqdm import tqdm
 from rvrt_jax import consistency, inference, loading, metrics, parallel, scoring
 from rvrt_jax.convert.files import replacing
 from rvrt_jax.data.degrade import DEGRADATIONS
-from rvrt_jax.data.frames import open_frames, to_float, to_uint
+from rvrt_jax.data.frames import to_float, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.testsets import PUBLISHED, TEST_SETS, Clip, TestSet, find
+from rvrt_jax.testsets import MIDDLE, PUBLISHED, TEST_SETS, Clip, TestSet, find, opened
 
 FILES = ("scores.md", "scores.csv", "scores.json")
-MIDDLE = 3  # of a septuplet, counted from 0
 Frame = dict[str, float]  # the scores of a frame
 
 
@@ -140,9 +139,9 @@ def _restored(
     """Yields (restored frame, true frame)."""
     tile, overlap = _tile(model, params, job, options)
     settings = {"tile": tile, "overlap": overlap, "sigma": job.sigma}
-    truth = open_frames(_true_frames(job))
+    truth = opened(job.clip.truth)
     frames = _input(job, options, model.scale)
-    if job.test.listing is None:
+    if not job.clip.listed:
         yield from zip(
             inference.restore_stream(model, params, frames, **settings), truth, strict=True
         )
@@ -157,14 +156,14 @@ def _restored(
 def _input(job: Job, options: Options, scale: int) -> Iterator[np.ndarray]:
     """Yields the frames that the network gets."""
     if job.clip.lq is not None:
-        yield from open_frames(job.clip.lq)
+        yield from opened(job.clip.lq)
     elif job.sigma is not None:
         noise = _noise(job.clip, options.noise)
-        for frame in open_frames(job.clip.gt):
+        for frame in opened(job.clip.gt):
             level = np.float32(job.sigma / 255)
             yield to_float(frame) + level * noise(frame.shape)
     else:
-        for frame in open_frames(job.clip.gt):
+        for frame in opened(job.clip.gt):
             yield DEGRADATIONS[job.test.degradation](frame, scale)
 
 
@@ -181,19 +180,15 @@ def _noise_file(clip: Clip, folder: Path) -> Path:
     return folder / f"{clip.name}.npy"
 
 
-def _true_frames(job: Job) -> str:
-    return str(job.clip.gt / f"im{MIDDLE + 1}.png" if job.test.listing else job.clip.gt)
-
-
 def _tile(model: nn.Module, params: Any, job: Job, options: Options) -> tuple[Any, Any]:
     if options.tile == "published":
         # Models with a window (EDVR) were published with whole frames.
         return (job.test.tile if model.window is None else None), job.test.overlap
     if options.tile != "auto":
         return options.tile, options.overlap
-    with open_frames(job.clip.lq or job.clip.gt) as source:
+    with opened(job.clip.lq or job.clip.gt) as source:
         shrink = model.scale if job.clip.lq is None and job.sigma is None else 1
-        length = 2 * source.length if job.test.listing else source.length
+        length = 2 * source.length if job.clip.listed else source.length
         size = (length, source.height // shrink, source.width // shrink)
     plan = inference.plan_tiles(model, params, size, overlap=options.overlap)
     return plan.tile, plan.overlap
@@ -224,8 +219,8 @@ def _check_frames(jobs: list[Job], scale: int, noise: Path | None) -> None:
     total = sum(_check_clip(job, scale, noise) for job in once)
     if test.frames not in (0, total):
         raise UserError(
-            f"{test.title} has {test.frames} frames, but {total} are in {jobs[0].clip.gt.parent}. "
-            f"Fetch {test.fetch} again."
+            f"{test.title} has {test.frames} frames, but {total} are there, {jobs[0].clip.gt} and "
+            f"so on. Fetch {test.fetch} again."
         )
 
 
@@ -234,7 +229,7 @@ def _check_clip(job: Job, scale: int, noise: Path | None) -> int:
 
     Raises UserError if input, noise and ground truth differ in length, or in size but for `scale`.
     """
-    with open_frames(_true_frames(job)) as truth:
+    with opened(job.clip.truth) as truth:
         size, length = (truth.height, truth.width), truth.length
     if job.sigma is not None and noise is not None:
         file = _noise_file(job.clip, noise)
@@ -251,8 +246,8 @@ def _check_clip(job: Job, scale: int, noise: Path | None) -> int:
                 "cannot make its input. Give the published input."
             )
         return length
-    with open_frames(job.clip.lq) as source:
-        expected = 7 if job.test.listing else length
+    with opened(job.clip.lq) as source:
+        expected = 7 if job.clip.listed else length
         if source.length != expected:
             raise UserError(
                 f"{job.clip.lq} has {source.length} frames; {expected} belong to {job.clip.gt}."
@@ -372,7 +367,7 @@ def _write(
     writer.writeheader()
     for job, frames in zip(jobs, scores, strict=True):
         place = {"set": job.key, "sigma": job.sigma, "clip": job.clip.name}
-        first = MIDDLE if job.test.listing else 0
+        first = MIDDLE if job.clip.listed else 0
         writer.writerows(place | {"frame": first + i} | frame for i, frame in enumerate(frames))
     texts = (markdown(report["sets"]), lines.getvalue(), scoring.to_json(report))
     for name, text in zip(FILES, texts, strict=True):

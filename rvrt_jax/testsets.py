@@ -1,19 +1,25 @@
 """The test sets of the papers: where they lie, how they are run, and what was published on them.
 
-Nothing here computes; `protocol` does. A clip is a folder of images, `<gt>/<clip>/*.png` below the
-data root, and its input the folder of the same name below `lq`; in either, sorted order pairs the
-frames. Numbers are RVRT's and others' as the papers and their public code print them.
+Nothing here computes; `protocol` does. A set is taken as rvrt_jax.data.prepare leaves it below the
+data root, or else as folders of images: `<gt>/<clip>/*.png`, its input in the folder of the same
+name below `lq`; in either, sorted order pairs the frames. Numbers are RVRT's and others' as the
+papers and their public code print them.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+from rvrt_jax.data import published, records
 from rvrt_jax.data.clips import BUNDLED
+from rvrt_jax.data.frame_source import FrameSource
+from rvrt_jax.data.frames import open_frames
 from rvrt_jax.data.published import DATASETS
+from rvrt_jax.data.records import RecordClip, RecordFrames
 from rvrt_jax.errors import UserError
 
 SIGMAS = (10, 20, 30, 40, 50)
+MIDDLE = 3  # of a septuplet, counted from 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +31,8 @@ class TestSet:
     frames, of which the middle one counts. degradation: what made `lq`; "" for real pairs, "noise".
     clips, frames: how many there are, 0 where nobody says. tile, overlap: in frames and input
     pixels, None for the whole clip. luma: the published numbers are of Y, else of RGB. by_frame:
-    they are means over all frames, else over clips. fetch: where it comes from.
+    they are means over all frames, else over clips. fetch: where it comes from. dataset: its name
+    in `published`.
     """
 
     __test__ = False  # not a test, though its name begins like one
@@ -42,6 +49,12 @@ class TestSet:
     overlap: tuple[int, int, int] = (2, 20, 20)
     luma: bool = False
     by_frame: bool = False
+    dataset: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What its degraded frames are called where it is prepared, "" without any."""
+        return (self.degradation or "blurred") if self.lq is not None else ""
 
     @property
     def levels(self) -> tuple[int | None, ...]:
@@ -56,11 +69,29 @@ class TestSet:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One clip: `lq` is None where the input is made of the ground truth."""
+    """One clip: `lq` is None where the input is made of the ground truth.
+
+    Each is a folder of images or a prepared clip, which `opened` reads. listed: a septuplet.
+    """
 
     name: str
-    gt: Path
-    lq: Path | None
+    gt: Path | RecordClip
+    lq: Path | RecordClip | None
+    listed: bool = False
+
+    @property
+    def truth(self) -> Path | RecordClip:
+        """The ground truth that counts: all of it, or the middle frame of a septuplet."""
+        if not self.listed:
+            return self.gt
+        if isinstance(self.gt, Path):
+            return self.gt / f"im{MIDDLE + 1}.png"
+        return dataclasses.replace(self.gt, first=self.gt.first + MIDDLE, frames=1)
+
+
+def opened(place: Path | RecordClip) -> FrameSource:
+    """Opens the frames of a clip."""
+    return open_frames(place) if isinstance(place, Path) else RecordFrames(place)
 
 
 def _known(title: str, dataset: str, **fields: Any) -> TestSet:
@@ -68,7 +99,8 @@ def _known(title: str, dataset: str, **fields: Any) -> TestSet:
     data = DATASETS[dataset]
     split = data.splits["test"]
     fetch = f"{data.files} from {data.source}"
-    return TestSet(title, fetch=fetch, clips=split.clips, frames=split.frames, **fields)
+    counts = {"clips": split.clips, "frames": split.frames}
+    return TestSet(title, fetch=fetch, dataset=dataset, **counts, **fields)
 
 
 _VIMEO = "Vimeo90K/vimeo_septuplet"
@@ -141,12 +173,35 @@ PUBLISHED: dict[str, dict[str | tuple[str, int], tuple[float, float | None]]] = 
 
 
 def find(name: str, root: Path, *, degrade: bool = False) -> list[Clip]:
-    """Returns the clips of a test set below `root`, all of whose folders are there.
+    """Returns the clips of a test set below `root`, all of which are there.
 
-    degrade: makes the input of the ground truth where its folder is missing.
-    Raises UserError for a folder or clips that are missing: what to fetch, and where it belongs.
+    degrade: makes the input of the ground truth where it is missing.
+    Raises UserError for a set or clips that are missing: what to fetch, and where it belongs.
     """
     test = TEST_SETS[name]
+    if test.dataset and records.kinds(root, test.dataset):
+        clips, place = _prepared(test, root, degrade=degrade), root / test.dataset
+    else:
+        clips, place = _in_folders(test, root, degrade=degrade), root / test.gt
+    if test.clips not in (0, len(clips)):
+        raise UserError(
+            f"{test.title} has {test.clips} clips, but {len(clips)} are in {place}: "
+            f"{', '.join(clip.name for clip in clips[:12])}. Complete it, or look for a folder "
+            "level too many."
+        )
+    return clips
+
+
+def _prepared(test: TestSet, root: Path, *, degrade: bool) -> list[Clip]:
+    """Returns the clips of a set that rvrt_jax.data.prepare has left below `root`."""
+    made = degrade and test.degradation and test.kind not in records.kinds(root, test.dataset)
+    pairs = records.load(root, test.dataset, "test", lq="" if made else test.kind)
+    listed = test.listing is not None
+    return [Clip(gt.name, gt, lq, listed) for gt, lq in pairs]
+
+
+def _in_folders(test: TestSet, root: Path, *, degrade: bool) -> list[Clip]:
+    """Returns the clips of a set that lies below `root` as folders of images."""
     gt = root / test.gt  # an absolute one stays as it is
     lq = None if test.lq is None else root / test.lq
     if lq is not None and not lq.is_dir() and degrade and test.degradation:
@@ -156,32 +211,33 @@ def find(name: str, root: Path, *, degrade: bool = False) -> list[Clip]:
     if test.listing is not None and not (root / test.listing).is_file():
         missing.append(root / test.listing)
     if missing:
-        raise UserError(_instructions(test, missing, offer_degrade=missing == [lq]))
+        raise UserError(_instructions(test, root, missing, offer_degrade=missing == [lq]))
     if test.listing is not None:
         names = (root / test.listing).read_text().split()
     else:
         names = sorted(path.name for path in gt.iterdir() if path.is_dir())
-    clips = [Clip(clip, gt / clip, lq / clip if lq is not None else None) for clip in names]
-    absent = [str(p) for c in clips for p in (c.gt, c.lq) if p is not None and not p.is_dir()]
+    listed = test.listing is not None
+    clips = [(clip, gt / clip, None if lq is None else lq / clip) for clip in names]
+    absent = [str(p) for _, *paths in clips for p in paths if p is not None and not p.is_dir()]
     if absent:
         raise UserError(
             f"{test.title}: {len(absent)} folders of clips are missing, such as {absent[0]}. "
             f"Input and ground truth need the same clips; fetch {test.fetch}."
         )
-    if test.clips not in (0, len(clips)):
-        raise UserError(
-            f"{test.title} has {test.clips} clips, but {len(clips)} are in {gt}: "
-            f"{', '.join(names[:12])}. Complete it, or look for a folder level too many."
-        )
-    return clips
+    return [Clip(*clip, listed) for clip in clips]
 
 
-def _instructions(test: TestSet, missing: list[Path], *, offer_degrade: bool) -> str:
+def _instructions(test: TestSet, root: Path, missing: list[Path], *, offer_degrade: bool) -> str:
     layout = "/im1.png to im7.png" if test.listing else "/*.png (or .jpg)"
-    lines = [
-        f"{test.title} is not there: {', '.join(map(str, missing))} missing.",
-        f"  fetch {test.fetch}",
-        *(f"  put the clips into {path}/<clip>{layout}" for path in missing if not path.suffix),
+    lines = [f"{test.title} is not there: {', '.join(map(str, missing))} missing."]
+    lines += [f"  fetch {test.fetch}"]
+    if test.dataset:
+        command = published.command(test.dataset, str(root))
+        if test.kind and not DATASETS[test.dataset].needs_lq:
+            command += f" --lq {test.kind}"
+        lines += [f"  then run: {command}"]
+    lines += [
+        f"  or put the clips into {path}/<clip>{layout}" for path in missing if not path.suffix
     ]
     if offer_degrade and test.degradation:
         lines.append(f"  or pass --degrade: the input is then made of the ground truth "

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 
+import archives
 import cv2
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from toy import PARAMS, Toy
 
 from rvrt_jax import consistency, loading, metrics, protocol, testsets
+from rvrt_jax.data import prepare
 from rvrt_jax.data.degrade import bicubic_down
 from rvrt_jax.errors import UserError
 from rvrt_jax.inference import restore
@@ -174,6 +176,28 @@ def test_noise_is_drawn_anew_for_each_clip_or_read(tmp_path, small, run):
         run(model, "set8", noise=tmp_path / "noise")
 
 
+@pytest.mark.parametrize(
+    "name, prepared, kind, folder",
+    [("vid4_bd", "vid4", "blur_down", "."), ("vimeo_bi", "vimeo", "bicubic", "Vimeo90K")],
+)
+def test_a_prepared_set_scores_as_the_same_images_in_folders(
+    name, prepared, kind, folder, tmp_path, small, run, monkeypatch
+):
+    archives.small_counts(monkeypatch)
+    small(name, archives.COUNTS[prepared, "test"][0])
+    images = archives.unpack(archives.DOWNLOADS[prepared](), tmp_path / "images" / folder)
+    found, _ = run(Shifting(), name, data=tmp_path / "images")
+    data = tmp_path / "data"
+    command = [prepared, "--source", str(images), "--output", str(data)]
+    assert prepare.main(command) == 0
+    with pytest.raises(UserError, match=rf"no degraded frames of that kind.*--lq: {kind}"):
+        run(Shifting(), name, data=data)
+    made, _ = run(Shifting(), name, data=data, degrade=True)
+    assert made[0]["frames"] == found[0]["frames"] and made != found
+    assert prepare.main([*command, "--lq", kind]) == 0
+    assert run(Shifting(), name, data=data)[0] == found
+
+
 def test_missing_input_is_made_when_asked_for(tmp_path, small, run):
     small("vid4_bi", 1)
     truth = frames(0, 2, 32, 40)
@@ -208,7 +232,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, small, monkeypatch):
     save(tmp_path / "REDS4/sharp_bicubic/011", frames(0, 3, 8, 8))
     save(tmp_path / "REDS4/sharp_bicubic/000", frames(0, 3, 8, 8), exist_ok=True)
     small("reds4", 2, frames=400)
-    attempt("reds4", "REDS4 has 400 frames, but 6 are in .*GT")
+    attempt("reds4", "REDS4 has 400 frames, but 6 are there, .*GT/000")
     assert not (tmp_path / "out").exists()
 
 

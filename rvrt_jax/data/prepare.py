@@ -65,7 +65,7 @@ def prepare(
                 degradation=make_lq,
                 progress=show,
                 data_dir=str(output),
-                config=lq or make_lq or "clean",
+                config=lq or make_lq or published.CLEAN,
                 file_format="array_record",
             )
             folder = Path(builder.data_dir)

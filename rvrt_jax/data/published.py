@@ -7,6 +7,7 @@ REDS are the usual REDS4.
 
 from dataclasses import dataclass, field
 
+CLEAN = "clean"  # what a set prepared without degraded frames is called, instead of their kind
 REDS4 = ("000", "011", "015", "020")
 DVD10 = (
     *("720p_240fps_2", "IMG_0003", "IMG_0021", "IMG_0030", "IMG_0031", "IMG_0032"),

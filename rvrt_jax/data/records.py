@@ -1,6 +1,7 @@
 """Clips of the published sets, as prepared by rvrt_jax.data.prepare: ranges of TFDS records."""
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from rvrt_jax.data import images, published
 from rvrt_jax.data.clips import Clip, to_8_bit
+from rvrt_jax.data.frame_source import FrameSource
 from rvrt_jax.errors import UserError
 
 
@@ -22,20 +24,40 @@ class RecordClip(Clip):
     stream: str
     first: int
 
+    def __str__(self) -> str:
+        return f"{self.folder}, {self.split}, clip {self.name}, {self.stream}"
+
     def read(self, start: int, stop: int, step: int = 1) -> np.ndarray:
         records = _records(self.folder, self.split)
         frames = []
         for k in range(start, min(stop, self.frames), step):
             record = records[self.first + k]
-            where = f"{self.folder}, {self.split}, clip {self.name}, {record['frame'].decode()}"
+            where = f"{self}, {record['frame'].decode()}"
             frames.append(to_8_bit(images.decode(Path(where), record[self.stream])))
         return np.stack(frames)
 
 
-def load(root: str | Path, name: str, split: str, *, lq: bool) -> list[tuple[Clip, Clip | None]]:
+class RecordFrames(FrameSource):
+    """The frames of a prepared clip one by one, as `open_frames` gives those of files."""
+
+    def __init__(self, clip: RecordClip):
+        self.clip = clip
+        self.path = Path(clip.folder)
+        self.length, self.height, self.width = clip.frames, clip.height, clip.width
+        self.fps, self.bits, self.names = None, 8, None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for k in range(self.length):
+            yield self.clip.read(k, k + 1)[0]
+
+
+def load(
+    root: str | Path, name: str, split: str, *, lq: bool | str
+) -> list[tuple[RecordClip, RecordClip | None]]:
     """Returns the (gt, lq) clips of a split of a published set prepared below `root`.
 
-    lq: whether the degraded frames of the set are wanted; else they are None.
+    lq: the kind of degraded frames that is wanted, or True for whichever is there; False: none,
+    which are returned as None.
     Raises UserError that says how to get and prepare the set if it is not there, or not whole.
     """
     folder = find(root, name, lq=lq)
@@ -67,28 +89,36 @@ def load(root: str | Path, name: str, split: str, *, lq: bool) -> list[tuple[Cli
     return pairs
 
 
-def find(root: str | Path, name: str, *, lq: bool) -> Path:
-    """Returns the folder of a prepared set, one that holds LQ frames if `lq`.
+def find(root: str | Path, name: str, *, lq: bool | str) -> Path:
+    """Returns the folder of a prepared set, one that holds LQ frames if `lq`, as in `load`.
 
     Raises UserError if there is none, or if several kinds of LQ frames are there to choose from.
     """
-    folders = sorted(path.parent for path in Path(root, name).glob("*/*/dataset_info.json"))
-    degraded = [folder for folder in folders if folder.parent.name != "clean"]
+    folders = kinds(root, name)
     if not folders:
         raise UserError(published.instructions(name, str(root)))
     if not lq:
-        return next((folder for folder in folders if folder not in degraded), folders[0])
-    if not degraded:
-        kinds = " or ".join(published.DATASETS[name].lq) or "none"
+        return folders.get(published.CLEAN) or next(iter(folders.values()))
+    wanted = [kind for kind in folders if kind != published.CLEAN and lq in (True, kind)]
+    if not wanted:
+        known = [lq] if isinstance(lq, str) else published.DATASETS[name].lq
         raise UserError(
-            f"{folders[0]} holds no degraded frames. Prepare the set with them (--lq: {kinds}), or "
-            "set data.degradation to make them during training."
+            f"{Path(root, name)} holds no degraded frames of that kind. Prepare the set with them "
+            f"(--lq: {' or '.join(known) or 'none'}), or have them made of the sharp ones "
+            "(data.degradation in training, --degrade of test sets)."
         )
-    if len(degraded) > 1:
+    if len(wanted) > 1:
         raise UserError(
-            f"{', '.join(map(str, degraded))} all hold degraded frames. Move all but one away."
+            f"{', '.join(str(folders[kind]) for kind in wanted)} all hold degraded frames. Move "
+            "all but one away."
         )
-    return degraded[0]
+    return folders[wanted[0]]
+
+
+def kinds(root: str | Path, name: str) -> dict[str, Path]:
+    """Returns the folders of a set prepared below `root`, by the kind of their LQ frames."""
+    files = sorted(Path(root, name).glob("*/*/dataset_info.json"))
+    return {file.parents[1].name: file.parent for file in files}
 
 
 @functools.cache
