@@ -125,9 +125,7 @@ def _run_test_sets(sets: list[str]) -> None:
         raise UserError(f"--{', --'.join(given)} goes with --input; test sets bring their own.")
     config = CONFIG.value
     name, fields = evaluation.model_fields(config, dtype=DTYPE.value)
-    label = "all"
-    if config is not None:
-        label = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    label = "all" if config is None else command_line.config_name()
     output = Path(OUTPUT.value or Path("results") / label)
     if not OVERWRITE.value:
         for file in protocol.FILES:

@@ -52,8 +52,7 @@ def _train() -> None:
         parallel.join_hosts(**cluster)
     elif any(value is not None for value in cluster.values()):
         raise UserError("--coordinator, --num_processes and --process_id go with --multihost.")
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    training.run(CONFIG.value, Path(WORKDIR.value or Path("runs") / name))
+    training.run(CONFIG.value, Path(WORKDIR.value or Path("runs") / command_line.config_name()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Bicubic and the models that come with weights, on the three bundled clips.
 
-    python benchmarks/clips.py                     # bicubic, basicvsr_reds4, rvrt_tiny
+    python benchmarks/clips.py                     # bicubic and all weights at hand
     python benchmarks/clips.py --weights rvrt_tiny runs/mine
 
 Prints PSNR and SSIM (RGB, mean over the 12 frames of 320x192, made from 80x48), seconds per frame
@@ -24,11 +24,12 @@ from rvrt_jax.data.frames import to_uint
 
 SCALE = 4
 BICUBIC = "bicubic"
+WEIGHTS = ["rvrt_tiny", "edvr_tiny", "basicvsr_reds4"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Score and measure models on the bundled clips.")
-    parser.add_argument("--weights", nargs="+", default=["basicvsr_reds4", "rvrt_tiny"])
+    parser.add_argument("--weights", nargs="+", default=WEIGHTS)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--results", type=Path, default=measure.RESULTS)
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)

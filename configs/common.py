@@ -108,6 +108,26 @@ def edvr(stage: str, *, large: bool, initial: str | None = None) -> ConfigDict:
     return config
 
 
+def small(*, batch_size: int, steps: int) -> ConfigDict:
+    """Returns the settings of small networks that a CPU trains on real clips, ours."""
+    config = training()
+    config.update(
+        {
+            "batch_size": batch_size,
+            "steps": steps,
+            "lr": 1e-3,
+            "warmup_steps": 50,
+            "clip_norm": 1.0,
+            "ema_decay": 0.99,
+            "log_every": 50,
+            "eval_every": 500,
+            "save_every": 250,
+            "test_sets": ("bundled",),
+        }
+    )
+    return config
+
+
 def own_pairs(gt: str, lq: str, *, scale: int, **options: Any) -> ConfigDict:
     """Returns the input options for pairs of clips in plain folders, REDS4's clips left out."""
     return as_published(

@@ -13,8 +13,7 @@ Expected result: REDS4, RGB: PSNR 34.80, SSIM 0.9487 (BasicSR's model zoo).
 Weights: python -m rvrt_jax.weights get edvr_l_deblur says how to get them.
 Restore: python eval.py --config configs/edvr_deblur.py --weights FILE --input PATH --output PATH
 Train: python train.py --config configs/edvr_deblur.py:a --config.init_from PREDEBLUR_RUN
---workdir runs/a
-then: python train.py --config configs/edvr_deblur.py --config.init_from runs/a
+then: python train.py --config configs/edvr_deblur.py --config.init_from runs/edvr_deblur_a
 """
 
 from ml_collections import ConfigDict

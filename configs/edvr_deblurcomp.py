@@ -14,8 +14,7 @@ Weights: python -m rvrt_jax.weights get edvr_l_deblurcomp says how to get them.
 Restore: python eval.py --config configs/edvr_deblurcomp.py --weights FILE
 --input PATH --output PATH
 Train: python train.py --config configs/edvr_deblurcomp.py:a --config.init_from PREDEBLUR_RUN
---workdir runs/a
-then: python train.py --config configs/edvr_deblurcomp.py --config.init_from runs/a
+then: python train.py --config configs/edvr_deblurcomp.py --config.init_from runs/edvr_deblurcomp_a
 """
 
 from ml_collections import ConfigDict

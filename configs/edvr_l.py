@@ -13,8 +13,8 @@ Expected result: REDS4, RGB: PSNR 31.09, SSIM 0.8800 (BasicSR's model zoo; from 
 alone mmagic reports 31.05, 0.8793).
 Weights: python -m rvrt_jax.weights get edvr_l_reds says how to get them.
 Restore: python eval.py --config configs/edvr_l.py --weights FILE --input PATH --output PATH
-Train: python train.py --config configs/edvr_l.py:a --workdir runs/a
-then: python train.py --config configs/edvr_l.py --config.init_from runs/a
+Train: python train.py --config configs/edvr_l.py:a
+then: python train.py --config configs/edvr_l.py --config.init_from runs/edvr_l_a
 """
 
 from ml_collections import ConfigDict

@@ -9,8 +9,8 @@ Hardware: as EDVR-L; fewer devices with --config.accumulate, at the same batch.
 Expected result: Vid4, Y: PSNR 27.35, SSIM 0.8264 (BasicSR's model zoo).
 Weights: python -m rvrt_jax.weights get edvr_l_vimeo says how to get them.
 Restore: python eval.py --config configs/edvr_l_vimeo.py --weights FILE --input PATH --output PATH
-Train: python train.py --config configs/edvr_l_vimeo.py:a --workdir runs/a
-then: python train.py --config configs/edvr_l_vimeo.py --config.init_from runs/a
+Train: python train.py --config configs/edvr_l_vimeo.py:a
+then: python train.py --config configs/edvr_l_vimeo.py --config.init_from runs/edvr_l_vimeo_a
 """
 
 from ml_collections import ConfigDict

@@ -10,8 +10,8 @@ Ours: the average of the weights has a short memory at first.
 Expected result: REDS4, RGB: PSNR 30.53, SSIM 0.8699 (BasicSR's model zoo).
 Weights: python -m rvrt_jax.weights get edvr_m_reds says how to get them.
 Restore: python eval.py --config configs/edvr_m.py --weights FILE --input PATH --output PATH
-Train: python train.py --config configs/edvr_m.py:a --workdir runs/a
-then: python train.py --config configs/edvr_m.py --config.init_from runs/a
+Train: python train.py --config configs/edvr_m.py:a
+then: python train.py --config configs/edvr_m.py --config.init_from runs/edvr_m_a
 """
 
 from ml_collections import ConfigDict

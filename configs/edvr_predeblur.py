@@ -7,8 +7,8 @@ network with an output convolution and started EDVR from it, and published no mo
 enlarges x4, so that it serves the networks for blurred LR frames too.
 Data: REDS, as for the network that is to start from it: :deblur (default), :deblurcomp, :srblur.
 Hardware: one GPU. Expected result: no published figure.
-Train: python train.py --config configs/edvr_predeblur.py --workdir runs/predeblur
-Restore: python eval.py --config configs/edvr_predeblur.py --weights runs/predeblur
+Train: python train.py --config configs/edvr_predeblur.py
+Restore: python eval.py --config configs/edvr_predeblur.py --weights runs/edvr_predeblur
 --input PATH --output PATH
 """
 

@@ -13,8 +13,7 @@ Expected result: REDS4, RGB: PSNR 28.88, SSIM 0.8361 (BasicSR's model zoo).
 Weights: python -m rvrt_jax.weights get edvr_l_srblur says how to get them.
 Restore: python eval.py --config configs/edvr_srblur.py --weights FILE --input PATH --output PATH
 Train: python train.py --config configs/edvr_srblur.py:a --config.init_from PREDEBLUR_RUN
---workdir runs/a
-then: python train.py --config configs/edvr_srblur.py --config.init_from runs/a
+then: python train.py --config configs/edvr_srblur.py --config.init_from runs/edvr_srblur_a
 """
 
 from ml_collections import ConfigDict

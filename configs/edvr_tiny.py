@@ -16,22 +16,8 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.training()
-    config.update(
-        {
-            "batch_size": 4,
-            "steps": 4_500,
-            "lr": 1e-3,
-            "warmup_steps": 50,
-            "clip_norm": 1.0,
-            "ema_decay": 0.99,
-            "log_every": 50,
-            "eval_every": 500,
-            "save_every": 250,
-            "test_sets": ("bundled",),
-            "published": "EDVR-M",
-        }
-    )
+    config = common.small(batch_size=4, steps=4_500)
+    config.published = "EDVR-M"
     config.model = common.model(
         "edvr",
         num_feat=24,

@@ -15,22 +15,8 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.training()
-    config.update(
-        {
-            "batch_size": 2,
-            "steps": 2_000,
-            "lr": 1e-3,
-            "warmup_steps": 50,
-            "flow_freeze_steps": 2_000,
-            "clip_norm": 1.0,
-            "ema_decay": 0.99,
-            "log_every": 50,
-            "eval_every": 500,
-            "save_every": 250,
-            "test_sets": ("bundled",),
-        }
-    )
+    config = common.small(batch_size=2, steps=2_000)
+    config.flow_freeze_steps = config.steps
     config.model = common.model(
         "rvrt",
         embed_dims=(32, 32, 32),

@@ -1,8 +1,10 @@
 """What train.py and eval.py share: flags whose mistakes end in one line instead of a traceback."""
 
 import sys
+from pathlib import Path
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -24,3 +26,9 @@ def check_rest(argv: list[str]) -> None:
         sys.exit(f"error: {argv[1]!r} is not a flag. Did you mean --{argv[1]}?")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every move at INFO
+
+
+def config_name() -> str:
+    """Returns the name of the recipe in --config, with its argument: "edvr_m", "edvr_m_a"."""
+    path, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(".py:")
+    return "_".join(filter(None, [Path(path).name.removesuffix(".py"), argument]))

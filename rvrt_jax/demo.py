@@ -1,8 +1,8 @@
 """Restores a bundled clip and shows what the models are worth: `python -m rvrt_jax.demo`.
 
 The clip, 12 real frames of 320x192, is made four times smaller, restored with the bundled small
-RVRT and, where its weights can be fetched, with BasicVSR, and compared with bicubic upscaling and
-with the original. Leaves restored.mp4, comparison.png and scores.json.
+RVRT and EDVR and, where its weights can be fetched, with BasicVSR, and compared with bicubic
+upscaling and with the original. Leaves restored.mp4, comparison.png and scores.json.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from rvrt_jax.evaluation import check_free
 
 SCALE = 4
 BASICVSR = "basicvsr_reds4"
+BUNDLED_WEIGHTS = {"rvrt_tiny": "RVRT, small", "edvr_tiny": "EDVR, small"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Version:
 
 
 def run(
-    output: Path, *, clip: str, rvrt_weights: str, with_basicvsr: bool, overwrite: bool
+    output: Path, *, clip: str, models: Sequence[str], with_basicvsr: bool, overwrite: bool
 ) -> dict:
     """Restores one bundled clip, prints and writes the results; returns what scores.json holds.
 
-    Raises UserError for a clip that is not bundled, an `output` that is taken, or weights that
-    cannot be loaded; BasicVSR's may be missing, which is said.
+    models: weights to restore with, of which the first one's video is written. Raises UserError for
+    a clip that is not bundled, an `output` that is taken, or weights that cannot be loaded;
+    BasicVSR's may be missing, which is said.
     """
     if not overwrite:
         check_free(str(output))
@@ -58,7 +60,9 @@ def run(
     enlarged = np.stack([imresize(frame, SCALE) for frame in low])
     versions = [Version("bicubic", enlarged, None, _scores(enlarged, truth))]
     left_out = {}
-    versions.append(_restored("RVRT, small", rvrt_weights, low, truth))
+    for path in models:
+        name = BUNDLED_WEIGHTS.get(path, Path(path).name)
+        versions.append(_restored(name, path, low, truth))
     if with_basicvsr:
         try:
             weights.get(BASICVSR)
@@ -127,17 +131,17 @@ def _write(
         folder / name for name in ("restored.mp4", "comparison.png", "scores.json")
     )
     folder.mkdir(parents=True, exist_ok=True)
-    rvrt = versions[1]
+    chosen = versions[1]
     h, w = truth.shape[1:3]
     with open_writer(video, fps=fps, height=h, width=w, overwrite=overwrite) as writer:
-        for frame in rvrt.frames:
+        for frame in chosen.frames:
             writer.write(frame)
     shown = len(truth) // 2
     panels = [(f"{v.name}, {v.scores['psnr_rgb']:.2f} dB", v.frames[shown]) for v in versions]
     compare.write(picture, compare.picture([*panels, ("ground truth", truth[shown])]))
     with replacing(scores) as temporary:
         Path(temporary).write_text(scoring.to_json(report))
-    print(f"the clip restored by {rvrt.name}: {video}")
+    print(f"the clip restored by {chosen.name}: {video}")
     print(f"all versions side by side: {picture}")
     print(f"the scores: {scores}")
 
@@ -151,7 +155,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder (default: demo)")
     parser.add_argument("--clip", default="cup_hand", help="bundled clip (default: cup_hand)")
     parser.add_argument(
-        "--weights", default="rvrt_tiny", help="file, run or name (default: rvrt_tiny)"
+        "--weights",
+        nargs="+",
+        default=list(BUNDLED_WEIGHTS),
+        help=f"files, runs or names (default: {' '.join(BUNDLED_WEIGHTS)}); the first one's "
+        "result becomes the video",
     )
     parser.add_argument(
         "--no-basicvsr", action="store_true", help="neither fetch BasicVSR (70 MB) nor run it"
@@ -164,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         lambda: run(
             arguments.output,
             clip=arguments.clip,
-            rvrt_weights=arguments.weights,
+            models=arguments.weights,
             with_basicvsr=not arguments.no_basicvsr,
             overwrite=arguments.overwrite,
         )

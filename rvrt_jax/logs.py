@@ -23,6 +23,7 @@ from rvrt_jax.parallel import STOP
 LOG = "log.jsonl"
 EVENTS = "tensorboard"
 PICTURES = "pictures"
+WAITING = 0.2  # share of the time from which on the wait for input is worth a message
 
 
 class Logs:
@@ -53,6 +54,7 @@ class Logs:
         )
         self._steps = steps
         self._last = (start, time.monotonic())
+        self._waited = 0.0
 
     def __enter__(self) -> "Logs":
         return self
@@ -68,12 +70,17 @@ class Logs:
         self._bar.update()
 
     def training(self, step: int, values: dict[str, float]) -> None:
-        """Writes the values of a log interval that ends at `step`, with steps/s and the ETA."""
+        """Writes the values of a log interval that ends at `step`, with steps/s and the ETA.
+
+        input_wait is the share of the time that went to waiting for samples: near 0 if the input
+        keeps the devices fed.
+        """
         before, since = self._last
         now = time.monotonic()
-        self._last = (step, now)
-        speed = (step - before) / max(now - since, 1e-9)
-        values = values | {"steps_per_second": speed}
+        taken = max(now - since, 1e-9)
+        speed, waited = (step - before) / taken, min(self._waited / taken, 1.0)
+        self._last, self._waited = (step, now), 0.0
+        values = values | {"steps_per_second": speed, "input_wait": waited}
         self._write({"step": step} | values)
         self._scalars(step, "train", values)
         if not self._interactive:
@@ -81,6 +88,11 @@ class Logs:
                 f"step {step}/{self._steps}  loss {values['loss']:.5f}  PSNR {values['psnr']:.2f}"
                 f"  lr {values['lr']:.2e}  {speed:.3g} steps/s"
                 f"  ETA {duration((self._steps - step) / max(speed, 1e-9))}"
+            )
+        if waited > WAITING:
+            self.message(
+                f"step {step}: {waited:.0%} of the time went to waiting for input; raise "
+                "config.data.num_workers (benchmarks/pipeline.py measures what they give)"
             )
 
     def scores(
@@ -110,6 +122,13 @@ class Logs:
         if when:
             step, since = self._last
             self._last = (step, since + time.monotonic() - begin)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts what happens inside as waiting for input."""
+        begin = time.monotonic()
+        yield
+        self._waited += time.monotonic() - begin
 
     def message(self, text: str) -> None:
         """Prints one line above the progress bar."""

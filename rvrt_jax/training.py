@@ -124,7 +124,9 @@ class _Loop:
     def _next_batch(self) -> dict[str, np.ndarray] | None:
         """Returns a batch for all devices; None if a stop signal has reached the workers too."""
         try:
-            return parallel.split(next(self.data), stop=bool(self.stop))
+            with self.logs.waiting():
+                batch = next(self.data)
+            return parallel.split(batch, stop=bool(self.stop))
         except RuntimeError:  # a worker has ended: a terminal's Ctrl-C goes to all processes
             if self.stop and jax.process_count() == 1:
                 return None
@@ -244,6 +246,12 @@ def _check(config: Config) -> None:
         raise UserError(
             f"config.lr={config.lr} and config.lr_floor={config.lr_floor}; "
             "0 <= lr_floor <= lr is needed."
+        )
+    if config.tsa_only_steps and not config.init_from:
+        raise UserError(
+            f"config.tsa_only_steps={config.tsa_only_steps}: all but the fusion keeps its weights "
+            "so long, so these must be trained ones. Name the run or file of stage a (the recipe's "
+            "header says how to train it): --config.init_from=PATH."
         )
     if config.loss_reduction not in step.REDUCTIONS:
         raise UserError(

@@ -7,7 +7,6 @@ from unittest import mock
 
 import goldens
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import standin
@@ -116,11 +115,14 @@ def test_a_window_trains_on_its_middle_frame(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_edvr_trains_through_both_phases(tmp_path):
+def test_edvr_trains_through_both_phases(tmp_path, without_tsa):
     """Two compiled steps of a small network: nothing but the fusion learns at first."""
+    file, trained = without_tsa
     config = standin.config(
         steps=4,
         tsa_only_steps=2,
+        init_from=str(file),
+        init_partial=True,
         model={"name": "edvr", **TINY},
         data={"root": "nowhere", "num_frames": 3, "gt_size": 32},
     )
@@ -132,16 +134,24 @@ def test_edvr_trains_through_both_phases(tmp_path):
 
     with mock.patch.object(standin.Noise, "map", windows), standin.installed():
         config.steps = 2
-        training.run(config, tmp_path)
-        early = loading._restore(tmp_path / "checkpoints" / "2" / "params")
+        training.run(config, tmp_path / "run")
+        early = loading._restore(tmp_path / "run" / "checkpoints" / "2" / "params")
         config.steps = 4
-        training.run(config, tmp_path)
-        late = loading._restore(tmp_path / "checkpoints" / "4" / "params")
-    model = models.build("edvr", **TINY)
-    fresh = keys.flatten(jax.jit(lambda: training._init(model, 0))())
+        training.run(config, tmp_path / "run")
+        late = loading._restore(tmp_path / "run" / "checkpoints" / "4" / "params")
+    fresh = keys.flatten(jax.jit(lambda: training._init(models.build("edvr", **TINY), 0))())
+    trained = keys.flatten(trained)
     for path, leaf in late.items():
-        moved = bool(jnp.any(early[path] != np.asarray(fresh[path])))
-        assert moved == path.startswith("fusion"), path
+        if path.startswith("fusion"):
+            assert np.any(early[path] != np.asarray(fresh[path])), path
+        else:
+            np.testing.assert_array_equal(early[path], trained[path], path)
         assert np.any(leaf != early[path]), path
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["offset_max"] >= 0
+
+
+def test_the_fusion_alone_is_not_trained_from_nothing(tmp_path):
+    config = standin.config(tsa_only_steps=2, model={"name": "edvr", **TINY})
+    with standin.installed(), pytest.raises(UserError, match=r"--config\.init_from=PATH"):
+        training.run(config, tmp_path)

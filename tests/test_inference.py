@@ -189,6 +189,6 @@ def test_published_inference(name):
     video = goldens.smooth_video(tuple(golden["shape"]), int(golden["seed"]))
     video = goldens.channels_last(video)[0]
     out = restore(model, params, video, tile=golden["tile"], overlap=golden["overlap"])
-    expected = goldens.channels_last(golden["output[..., ::3, ::3]"])[0]
+    expected = goldens.channels_last(golden["output[..., ::6, ::6]"])[0]
     # The golden run was in float64; float32 rounding through the network stays below 1e-5.
-    np.testing.assert_allclose(out[:, ::3, ::3], expected, atol=1e-5)
+    np.testing.assert_allclose(out[:, ::6, ::6], expected, atol=1e-5)
