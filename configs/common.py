@@ -150,7 +150,7 @@ def fine_tuned_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> Conf
     config.lr = 2e-4
     config.flow_freeze_steps = 0
     config.test_sets = test_sets
-    config.model = model("rvrt_sr")
+    config.model = model("rvrt_sr", remat=True)
     config.data = as_published(
         "vimeo",
         num_frames=7,

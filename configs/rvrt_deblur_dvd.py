@@ -21,7 +21,7 @@ from configs import common
 def get_config() -> ConfigDict:
     config = common.training()
     config.test_sets = ("dvd10",)
-    config.model = common.model("rvrt_deblur")
+    config.model = common.model("rvrt_deblur", remat=True)
     config.data = common.as_published(
         "dvd",
         num_frames=16,

@@ -22,7 +22,7 @@ from configs import common
 def get_config() -> ConfigDict:
     config = common.training()
     config.test_sets = ("gopro11",)
-    config.model = common.model("rvrt_deblur")
+    config.model = common.model("rvrt_deblur", remat=True)
     config.data = common.as_published(
         "gopro",
         num_frames=16,

@@ -31,6 +31,11 @@ def recipe(name, monkeypatch, *task):
 def test_every_recipe_names_a_network_that_its_data_fit_and_its_command(name, monkeypatch):
     config = recipe(name, monkeypatch)
     model = training.build_model(config)
+    if config.tsa_only_steps:
+        with pytest.raises(UserError, match="must be trained ones.*stage a"):
+            training._check(config)
+        config.init_from = f"runs/{name}_a"
+        assert config.init_from in importlib.import_module(f"configs.{name}").__doc__
     training._check(config)
     training._check_input(config, model)
     header = importlib.import_module(f"configs.{name}").__doc__
@@ -149,9 +154,3 @@ def test_edvr_trains_through_both_phases(tmp_path, without_tsa):
         assert np.any(leaf != early[path]), path
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["offset_max"] >= 0
-
-
-def test_the_fusion_alone_is_not_trained_from_nothing(tmp_path):
-    config = standin.config(tsa_only_steps=2, model={"name": "edvr", **TINY})
-    with standin.installed(), pytest.raises(UserError, match=r"--config\.init_from=PATH"):
-        training.run(config, tmp_path)

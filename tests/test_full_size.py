@@ -13,9 +13,13 @@ from films import smooth
 
 from rvrt_jax import loading
 from rvrt_jax.convert import pth
+from rvrt_jax.data.clips import BUNDLED, load_folders
+from rvrt_jax.data.degrade import bicubic_down
+from rvrt_jax.data.frames import open_frames, open_writer
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = json.loads((ROOT / "tests/golden/convert/variants.json").read_text())
+EDVR = json.loads((ROOT / "tests/golden/edvr/variants.json").read_text())
 
 
 def command(*arguments):
@@ -66,3 +70,31 @@ def test_a_published_file_restores_and_comes_back(tmp_path, variant, config, sca
     assert returned.keys() == shapes.keys()  # the buffers too, which PyTorch wants
     for key, array in state.items():
         np.testing.assert_array_equal(returned[key], array, err_msg=key)
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A real clip of seven frames of 80x48 in an MP4."""
+    frames = bicubic_down(load_folders(BUNDLED)["cup_hand"][:7], 4)
+    with open_writer(tmp_path / "clip.mp4", fps=25, height=48, width=80) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return tmp_path / "clip.mp4"
+
+
+@pytest.mark.slow
+def test_published_edvr_files_restore_a_video_in_two_stages(film, tmp_path):
+    names = ("EDVR_M_x4_SR_REDS", "EDVR_Stage2_SR_REDS_oldkeys")
+    for name in names:
+        shapes = EDVR[name]["state_dict"]
+        state = {key: goldens.fill(key, tuple(shape), 0) for key, shape in shapes.items()}
+        pth.write(tmp_path / f"{name}.pth", state)
+    first, second = (tmp_path / f"{name}.pth" for name in names)
+    restore = ["eval.py", "--config", "configs/edvr_m.py", "--weights", first, "--input", film]
+    command(*restore, "--output", tmp_path / "once.mp4", "--json", tmp_path / "once.json")
+    command(*restore, "--output", tmp_path / "twice.mp4", "--stage2", second, "--quantise")
+    for name in ("once", "twice"):
+        with open_frames(tmp_path / f"{name}.mp4") as video:
+            assert video.read_all().shape == (7, 192, 320, 3)
+    (clip,) = json.loads((tmp_path / "once.json").read_text())["clips"]
+    assert clip["told"]["offset_max"] > clip["told"]["offset_mean"] > 0
