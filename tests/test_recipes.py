@@ -52,7 +52,7 @@ def recipe(name, monkeypatch, data):
     config.data.update(
         {
             "root": config.data.root if own else str(data),
-            "num_frames": 7 if "vimeo" in name else 2,
+            "num_frames": 7 if config.data.mirror else 2,
             "gt_size": 32,
             "num_workers": 0,
             "prefetch": 1,
