@@ -118,7 +118,7 @@ def _restore() -> None:
 
 def _run_test_sets(sets: list[str]) -> None:
     """Runs test sets by the published protocol."""
-    from rvrt_jax import evaluation, loading, protocol
+    from rvrt_jax import evaluation, loading, protocol, scoreboard
 
     given = [flag.name for flag in (GT, COMPARE, JSON, FPS, SIGMA) if flag.value is not None]
     if given:
@@ -128,7 +128,7 @@ def _run_test_sets(sets: list[str]) -> None:
     label = "all" if config is None else command_line.config_name()
     output = Path(OUTPUT.value or Path("results") / label)
     if not OVERWRITE.value:
-        for file in protocol.FILES:
+        for file in scoreboard.FILES:
             evaluation.check_free(str(output / file))
     tile = evaluation.parse_tile(TILE.value) if flags.FLAGS["tile"].present else "published"
     loaded = loading.load_described(required(WEIGHTS), name, **fields)

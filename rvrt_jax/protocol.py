@@ -1,4 +1,4 @@
-"""Runs test sets by the published protocol, and shows the scores beside the published ones.
+"""Runs test sets by the published protocol; `scoreboard` shows what they score.
 
 Frames are clamped to [0, 1] and rounded to 8 bit before scoring, no border is cropped; the scores
 of a clip are means over its frames, those of a set means over clips and, since they differ where
@@ -10,10 +10,8 @@ about 0.01 dB. The deblurring papers took SSIM from MATLAB, about 0.01 above thi
 LPIPS is left out: its weights come with no package.
 """
 
-import csv
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,12 @@ import numpy as np
 from flax import linen as nn
 from tqdm import tqdm
 
-from rvrt_jax import consistency, inference, loading, metrics, parallel, scoring
-from rvrt_jax.convert.files import replacing
+from rvrt_jax import consistency, inference, loading, metrics, parallel, scoreboard
 from rvrt_jax.data.degrade import DEGRADATIONS
 from rvrt_jax.data.frames import to_float, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.testsets import MIDDLE, PUBLISHED, TEST_SETS, Clip, TestSet, find, opened
-
-FILES = ("scores.md", "scores.csv", "scores.json")
-Frame = dict[str, float]  # the scores of a frame
+from rvrt_jax.scoreboard import Frame
+from rvrt_jax.testsets import MIDDLE, PUBLISHED, TEST_SETS, Clip, Job, find, opened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +45,6 @@ class Options:
     tile: tuple[int, int, int] | str | None = "published"
     overlap: tuple[int, int, int] = (2, 20, 20)
     temporal: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One clip of one set at one noise level."""
-
-    key: str
-    test: TestSet
-    sigma: int | None
-    clip: Clip
 
 
 def run(
@@ -106,10 +91,10 @@ def run(
     report = {
         **(about or {}),
         "protocol": _settings(options),
-        "sets": _summarise(jobs, scores, published),
+        "sets": scoreboard.summarise(jobs, scores, published),
     }
-    print(table(report["sets"]))
-    _write(output, report, jobs, scores)
+    print(scoreboard.table(report["sets"]))
+    scoreboard.write(output, report, jobs, scores)
     return report
 
 
@@ -267,110 +252,3 @@ def _settings(options: Options) -> dict[str, Any]:
         "data": str(options.data),
         "noise": "seed 0" if options.noise is None else str(options.noise),
     }
-
-
-def _summarise(
-    jobs: list[Job], scores: list[list[Frame]], published: str | None
-) -> list[dict[str, Any]]:
-    """Returns a dictionary for each set and noise level."""
-    groups: dict[tuple[str, int | None], list[tuple[str, list[Frame]]]] = {}
-    for job, frames in zip(jobs, scores, strict=True):
-        groups.setdefault((job.key, job.sigma), []).append((job.clip.name, frames))
-    result = []
-    for (key, sigma), clips in groups.items():
-        test = TEST_SETS[key]
-        numbers = PUBLISHED.get(published or "", {}).get(key if sigma is None else (key, sigma))
-        by_clip = {name: _mean(frames) for name, frames in clips}
-        result.append(
-            {
-                "set": key,
-                "title": test.title,
-                "sigma": sigma,
-                "frames": sum(len(frames) for _, frames in clips),
-                "metrics": test.metrics,
-                "published_average": "frames" if test.by_frame else "clips",
-                "published": dict(zip(test.metrics, numbers, strict=True)) if numbers else None,
-                "mean": _mean(list(by_clip.values())),
-                "mean_of_frames": _mean([frame for _, frames in clips for frame in frames]),
-                "clips": by_clip,
-            }
-        )
-    return result
-
-
-def _mean(scores: list[Frame]) -> Frame:
-    """Averages each score over those that have it: a first frame has no warping error."""
-    names = dict.fromkeys(name for one in scores for name in one)
-    return {name: float(np.mean([s[name] for s in scores if name in s])) for name in names}
-
-
-HEADER = (
-    "set", "clips", "frames", "PSNR", "published", "difference", "SSIM", "published", "difference",
-    "warping error (true)",
-)  # fmt: skip
-
-
-def rows(sets: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """Yields the cells of the table, one row a set and, where they differ, average.
-
-    The row whose average is the published one comes first and carries the published numbers. The
-    warping error is in thousandths, with that of the true frames in brackets.
-    """
-    for one in sets:
-        psnr, ssim = one["metrics"]
-        name = f"{one['title']} {'Y' if psnr == 'psnr_y' else 'RGB'}"
-        name += "" if one["sigma"] is None else f" sigma {one['sigma']}"
-        averages = {"clips": one["mean"], "frames": one["mean_of_frames"]}
-        first = one["published_average"]
-        order = [first, *(other for other in averages if other != first)]
-        if averages["clips"] == averages["frames"] or first == "clips":
-            order = order[:1]
-        for average in order:
-            mean = averages[average]
-            numbers = (one["published"] or {}) if average == first else {}
-            cells = [name + (f", mean of {average}" if len(order) > 1 else "")]
-            cells += [str(len(one["clips"])), str(one["frames"])]
-            for metric, digits in ((psnr, 2), (ssim, 4)):
-                reference = numbers.get(metric)
-                known = reference is not None
-                cells += [
-                    f"{mean[metric]:.{digits}f}",
-                    f"{reference:.{digits}f}" if known else "",
-                    f"{mean[metric] - reference:+.{digits}f}" if known else "",
-                ]
-            warping = [f"{1000 * mean[k]:.3f}" for k in ("warping", "warping_true") if k in mean]
-            yield (*cells, f"{warping[0]} ({warping[1]})" if warping else "")
-
-
-def table(sets: list[dict[str, Any]]) -> str:
-    """Returns the scores as aligned text."""
-    lines = [HEADER, *rows(sets)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    )
-
-
-def markdown(sets: list[dict[str, Any]]) -> str:
-    """Returns the scores as a Markdown table."""
-    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *rows(sets)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _write(
-    output: Path, report: dict[str, Any], jobs: list[Job], scores: list[list[Frame]]
-) -> None:
-    fields = ["set", "sigma", "clip", "frame", *scoring.METRICS, "warping", "warping_true"]
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, fields, lineterminator="\n")
-    writer.writeheader()
-    for job, frames in zip(jobs, scores, strict=True):
-        place = {"set": job.key, "sigma": job.sigma, "clip": job.clip.name}
-        first = MIDDLE if job.clip.listed else 0
-        writer.writerows(place | {"frame": first + i} | frame for i, frame in enumerate(frames))
-    texts = (markdown(report["sets"]), lines.getvalue(), scoring.to_json(report))
-    for name, text in zip(FILES, texts, strict=True):
-        with replacing(output / name) as temporary:
-            Path(temporary).write_text(text)
-    print(f"wrote {', '.join(str(output / name) for name in FILES)}")

@@ -89,6 +89,16 @@ class Clip:
         return dataclasses.replace(self.gt, first=self.gt.first + MIDDLE, frames=1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One clip of one set at one noise level."""
+
+    key: str
+    test: TestSet
+    sigma: int | None
+    clip: Clip
+
+
 def opened(place: Path | RecordClip) -> FrameSource:
     """Opens the frames of a clip."""
     return open_frames(place) if isinstance(place, Path) else RecordFrames(place)

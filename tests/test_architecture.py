@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import its own layer and those after it, and `errors`. Packages count as one module.
 LAYERS = (
     "train eval configs rvrt_jax demo convert.__main__",  # entry points, and the public names
-    "training validation inference evaluation protocol scoring",
+    "training validation inference evaluation protocol scoreboard scoring",
     "step checkpoint logs tiling sliding ensemble metrics loading weights download compare "
     "testsets consistency",
     "state optim parallel convert data",

@@ -13,7 +13,7 @@ from rvrt_jax import loading, training
 from rvrt_jax.convert import detect, keys, tables
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import build
-from rvrt_jax.models.edvr import DeformPack
+from rvrt_jax.models.pcd import DeformPack
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import pytest
 
 from rvrt_jax import loading
 from rvrt_jax.convert import detect, keys, tables
-from rvrt_jax.models import edvr
+from rvrt_jax.models import edvr, pcd
 from rvrt_jax.models.layers import leaky_relu
 
 FOLDER = os.environ.get("RVRT_GOLDENS")
@@ -101,7 +101,7 @@ def check_layers(arrays, sowed):
 
 def test_pcd_alignment():
     pyramids = [tuple(f"{which}_l{level}" for level in (1, 2, 3)) for which in ("nbr", "ref")]
-    arrays, (out, _), sowed = module("op_pcd", "pcd_align", edvr.PcdAlign(groups=4), *pyramids)
+    arrays, (out, _), sowed = module("op_pcd", "pcd_align", pcd.PcdAlign(groups=4), *pyramids)
     close(out, arrays["output"])
     check_layers(arrays, sowed)
     for level in ("l1", "l2", "l3", "cas"):
