@@ -37,11 +37,12 @@ def main() -> None:
     if args.case:
         print(json.dumps(measure_one(**args.case)))
         return
-    rows = [
-        measure.in_subprocess(__file__, {"weights": weights, "clip": clip, "repeats": args.repeats})
-        for clip in sorted(path.name for path in BUNDLED.iterdir() if path.is_dir())
-        for weights in (BICUBIC, *args.weights)
-    ]
+    rows = []
+    for clip in sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()):
+        for weights in (BICUBIC, *args.weights):
+            case = {"weights": weights, "clip": clip, "repeats": args.repeats}
+            rows.append(measure.in_subprocess(__file__, case))
+            measure.print_table(rows[-1:])
     gflops = measure.matmul_gflops()
     measure.print_table(rows)
     print(f"float32 matrix products: {gflops:.0f} GFLOP/s")
