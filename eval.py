@@ -30,11 +30,14 @@ OUTPUT = flags.DEFINE_string(
 )  # fmt: skip
 GT = flags.DEFINE_string("gt", None, "Ground truth, laid out as --input: prints PSNR and SSIM.")
 TILE = flags.DEFINE_string(
-    "tile", "auto", "T,H,W in frames and input pixels, 0 for a whole axis; none for the whole "
+    "tile", "auto", "T,H,W in frames (of models with a window, EDVR: windows computed at once) and "
+    "input pixels, 0 for a whole axis; none for the whole "
     "video at once; auto for the largest pieces that fit the free memory. Test sets are tiled as "
     "published unless this is given.",
 )  # fmt: skip
-OVERLAP = flags.DEFINE_string("overlap", "2,20,20", "Overlap of the tiles, T,H,W.")
+OVERLAP = flags.DEFINE_string(
+    "overlap", "2,20,20", "Overlap of the tiles, T,H,W, of test sets as published unless given."
+)
 SIGMA = flags.DEFINE_float("sigma", None, "Noise level, 0-255, for denoising models; 0 is valid.")
 BORDER = flags.DEFINE_enum(
     "border", None, ["replicate", "reflection", "reflection_circle", "circle"],
@@ -120,9 +123,10 @@ def _run_test_sets(sets: list[str]) -> None:
     """Runs test sets by the published protocol."""
     from rvrt_jax import evaluation, loading, protocol, scoreboard
 
-    given = [flag.name for flag in (GT, COMPARE, JSON, FPS, SIGMA) if flag.value is not None]
+    own = (GT, COMPARE, JSON, FPS, SIGMA, STAGE2, QUANTISE, DAMAGED)
+    given = [flag.name for flag in own if flags.FLAGS[flag.name].present]
     if given:
-        raise UserError(f"--{', --'.join(given)} goes with --input; test sets bring their own.")
+        raise UserError(f"--{', --'.join(given)} goes with --input, not with test sets.")
     config = CONFIG.value
     name, fields = evaluation.model_fields(config, dtype=DTYPE.value)
     label = "all" if config is None else command_line.config_name()
@@ -131,6 +135,8 @@ def _run_test_sets(sets: list[str]) -> None:
         for file in scoreboard.FILES:
             evaluation.check_free(str(output / file))
     tile = evaluation.parse_tile(TILE.value) if flags.FLAGS["tile"].present else "published"
+    given = flags.FLAGS["tile"].present or flags.FLAGS["overlap"].present
+    overlap = evaluation.parse_triple(OVERLAP.value, "overlap") if given else None
     loaded = loading.load_described(required(WEIGHTS), name, **fields)
     protocol.run(
         loaded.model,
@@ -141,7 +147,9 @@ def _run_test_sets(sets: list[str]) -> None:
             degrade=DEGRADE.value,
             noise=Path(NOISE.value) if NOISE.value else None,
             tile=tile,
-            overlap=evaluation.parse_triple(OVERLAP.value, "overlap"),
+            overlap=overlap,
+            border=BORDER.value,
+            ensemble=ENSEMBLE.value,
             temporal=TEMPORAL.value,
         ),
         output=output,

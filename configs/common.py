@@ -33,8 +33,8 @@ def training() -> ConfigDict:
             "dcn_lr_multiplier": 1.0,  # EDVR: of its deformable convolutions and their offsets
             "loss_eps": 1e-9,
             "loss_reduction": "mean",
-            "clip_norm": placeholder(float),
-            "ema_decay": placeholder(float),
+            "clip_norm": 0.0,  # of the gradient; 0: no limit
+            "ema_decay": 0.0,  # of the average of the weights; 0: none is kept
             "max_skipped": 10,  # non-finite steps in a row that end the run
             "log_every": 200,
             "eval_every": 5_000,

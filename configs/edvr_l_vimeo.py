@@ -6,7 +6,8 @@ Data: Vimeo-90K septuplets, whose middle frame is the target. Prepare them with
 python -m rvrt_jax.data.prepare vimeo --source DIR.
 Ours: no options for this training were published; these are EDVR-L's for REDS.
 Hardware: as EDVR-L; fewer devices with --config.accumulate, at the same batch.
-Expected result: Vid4, Y: PSNR 27.35, SSIM 0.8264 (BasicSR's model zoo).
+Expected result: Vid4, Y: PSNR 27.35, SSIM 0.8264 (BasicSR's model zoo); Vimeo-90K-T, Y: 37.61,
+0.9489 (as later papers quote it).
 Weights: python -m rvrt_jax.weights get edvr_l_vimeo says how to get them.
 Restore: python eval.py --config configs/edvr_l_vimeo.py --weights FILE --input PATH --output PATH
 Train: python train.py --config configs/edvr_l_vimeo.py:a
@@ -20,7 +21,7 @@ from configs import common
 
 def get_config(stage: str = "b") -> ConfigDict:
     config = common.edvr(stage, large=True)
-    config.test_sets = ("vid4_bi",)
+    config.test_sets = ("vimeo_bi", "vid4_bi")
     config.model = common.model("edvr_l_vimeo", with_tsa=stage == "b", remat=True)
     config.data = common.as_published(
         "vimeo",

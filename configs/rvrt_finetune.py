@@ -7,7 +7,8 @@ Cut videos where scenes change. Pairs have the same names in --config.data.root 
 --config.data.lq_root; without lq_root the degraded frames are made of the clean ones.
 Validation: none, until --config.data.validation_dataset=own and its validation_root name a folder
 of other clips (with pairs also validation_lq_root).
-Start: the published weights of model 001; --config.init_from names others.
+Start: published weights, which python -m rvrt_jax.weights get rvrt_sr_reds fetches (for :deblur
+rvrt_deblur_gopro, for :denoise rvrt_denoise_davis); --config.init_from names others.
 Hardware: one GPU with batch 1 or more; crops of 256 pixels and 16 frames as in the paper need the
 memory of published training, so these are smaller.
 Expected result: depends on the clips; no published figure.

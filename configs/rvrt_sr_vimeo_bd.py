@@ -11,7 +11,8 @@ same order; its last step is taken at the peak learning rate.
 Hardware: published with 8 GPUs, one clip each; fewer with --config.accumulate, at the same batch.
 Expected result: Vimeo-90K-T PSNR-Y 38.59, SSIM-Y 0.9576; Vid4 29.54, 0.8810; UDM10 40.90, 0.9729
 (paper, table 5).
-Start: the weights of model 001, which --config.init_from names (rvrt_sr_reds is fetched).
+Start: the weights of model 001, which python -m rvrt_jax.weights get rvrt_sr_reds fetches;
+--config.init_from names others.
 Restore: python eval.py --config configs/rvrt_sr_vimeo_bd.py --weights FILE --input DIR --output DIR
 Train: python train.py --config configs/rvrt_sr_vimeo_bd.py
 """

@@ -10,7 +10,8 @@ for a copy of all seven GT frames, of which its script writes the fourth alone; 
 same order; its last step is taken at the peak learning rate.
 Hardware: published with 8 GPUs, one clip each; fewer with --config.accumulate, at the same batch.
 Expected result: Vimeo-90K-T PSNR-Y 38.15, SSIM-Y 0.9527; Vid4 27.99, 0.8462 (paper, table 5).
-Start: the weights of model 001, which --config.init_from names (rvrt_sr_reds is fetched).
+Start: the weights of model 001, which python -m rvrt_jax.weights get rvrt_sr_reds fetches;
+--config.init_from names others.
 Restore: python eval.py --config configs/rvrt_sr_vimeo_bi.py --weights FILE --input DIR --output DIR
 Train: python train.py --config configs/rvrt_sr_vimeo_bi.py
 """

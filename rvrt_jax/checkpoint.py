@@ -38,13 +38,18 @@ STRUCTURE = {
 }
 
 
+def exists(workdir: Path) -> bool:
+    """Tells whether a run has got as far as a checkpoint, whole or not."""
+    return any((workdir / FOLDER).glob("[0-9]*"))
+
+
 def config_changes(workdir: Path, config: dict[str, Any]) -> list[str]:
     """Returns what differs from the run that `workdir` holds, if any, as "key: old -> new".
 
     Raises UserError if that is a run of another model, or its checkpoints do not fit this config.
     """
     path = workdir / CONFIG
-    if not path.is_file():
+    if not path.is_file() or not exists(workdir):
         return []
     old, new = _flatten(json.loads(path.read_text())), _flatten(_as_json(config))
     changes = [
@@ -65,7 +70,9 @@ def config_changes(workdir: Path, config: dict[str, Any]) -> list[str]:
         )
     for key, reason in STRUCTURE.items():
         before, now = old.get(key), new.get(key)
-        if before != now and (key != "ema_decay" or None in (before, now)):
+        if key == "ema_decay":
+            before, now = before or 0, now or 0  # how much is averaged may change
+        if before != now and not (before and now and key == "ema_decay"):
             raise UserError(
                 f"{workdir} holds a run with config.{key}={before}, not {now}, and cannot go on "
                 f"with it: {reason}. Pass --config.{key}={before}, or another --workdir."

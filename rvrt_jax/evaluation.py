@@ -174,7 +174,8 @@ def restore_clip(stages: Stages, clip: Clip, options: Options, *, overwrite: boo
     Prints the tile, the progress and what of the source the output cannot hold on stderr. Returns
     {name, frames, seconds, tile, overlap, left_out}, with ground truth also
     {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}, and for EDVR
-    {told: {offset_mean, offset_max}}, the mean and the largest of the clip in pixels.
+    {told: {offset_mean, offset_max}}, the mean and the largest of the clip in pixels, and
+    told_by_stage2 if that is one.
     """
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(
@@ -191,6 +192,7 @@ def restore_clip(stages: Stages, clip: Clip, options: Options, *, overwrite: boo
         frames, originals = itertools.tee(source)
         report = lambda done: bar.update(done - bar.n)  # noqa: E731
         told: dict[str, list] = {}
+        told_again: dict[str, list] = {}
         last = stages.second is None
         restored = _stage(
             stages.first, frames, plan, options, told, progress=report if last else None
@@ -200,7 +202,7 @@ def restore_clip(stages: Stages, clip: Clip, options: Options, *, overwrite: boo
             second = _plan(stages.second, f"{clip.name}, second stage", size, options)
             if options.quantise:
                 restored = (to_uint(frame, 8) for frame in restored)
-            restored = _stage(stages.second, restored, second, options, {}, progress=report)
+            restored = _stage(stages.second, restored, second, options, told_again, progress=report)
         scores = scoring.Scores(stages.scale, shown=source.length // 2)
         for frame, original, true in _together(clip, restored, originals, truth):
             writer.write(to_uint(frame, source.bits))
@@ -212,7 +214,9 @@ def restore_clip(stages: Stages, clip: Clip, options: Options, *, overwrite: boo
         compare.write(clip.picture, scores.picture())
     facts = {"name": clip.name, "frames": scores.frames, "seconds": seconds}
     facts |= {"tile": plan.tile, "overlap": plan.overlap, "left_out": list(writer.dropped)}
-    return facts | _summary_of(told, clip.name) | scores.summary()
+    facts |= _summary_of("told", told, clip.name)
+    facts |= _summary_of("told_by_stage2", told_again, f"{clip.name}, second stage")
+    return facts | scores.summary()
 
 
 def _stage(
@@ -225,16 +229,16 @@ def _stage(
         frames,
         tile=plan.tile,
         overlap=options.overlap,
-        sigma=options.sigma,
-        border=options.border,
+        sigma=options.sigma if model.in_channels == 4 else None,
+        border=options.border if model.window is not None else None,
         ensemble=options.ensemble,
         progress=progress,
         told=told,
     )
 
 
-def _summary_of(told: dict[str, list], name: str) -> dict:
-    """Returns {told: {...}} of what the model told of itself, and prints it; {} if nothing."""
+def _summary_of(key: str, told: dict[str, list], name: str) -> dict:
+    """Returns {key: {...}} of what a model told of itself, and prints it; {} if nothing."""
     if not told:
         return {}
     merged = {
@@ -242,7 +246,7 @@ def _summary_of(told: dict[str, list], name: str) -> dict:
         for key, values in told.items()
     }
     print(f"{name}: " + ", ".join(f"{k} {v:.2f}" for k, v in merged.items()), file=sys.stderr)
-    return {"told": merged}
+    return {key: merged}
 
 
 def _plan(stage: tuple[Any, Any], name: str, size: tuple[int, int, int], options: Options) -> Plan:
@@ -350,7 +354,16 @@ def _stages(loaded: loading.Loaded, stage2: str | None, options: Options) -> Sta
         second = again.model, jax.device_put(again.params)
     elif options.quantise:
         raise UserError("--quantise rounds between two stages; give --stage2, or leave it out.")
-    for model, _ in filter(None, (first, second)):
+    models = [model for model, _ in filter(None, (first, second))]
+    noisy, sliding = (
+        [m for m in models if m.in_channels == 4], [m for m in models if m.window is not None]
+    )  # fmt: skip
+    for model in models:
         check_tile(model, None if options.tile == "auto" else options.tile, options.overlap)
-        check_options(model, sigma=options.sigma, border=options.border, ensemble=options.ensemble)
+        check_options(
+            model,  # an option that no stage has a use for is the first one's mistake
+            sigma=options.sigma if model in noisy or not noisy else None,
+            border=options.border if model in sliding or not sliding else None,
+            ensemble=options.ensemble,
+        )
     return Stages(first, second)

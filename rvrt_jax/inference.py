@@ -160,14 +160,19 @@ def _cut_blocks(model, params, frames: Iterable, options: Options) -> Iterator[n
 
 
 def _sliding_blocks(model, params, frames: Iterable, options: Options) -> Iterator[np.ndarray]:
-    """`_blocks` for models with a window: some windows at a time, each frame read once."""
-    batch = options.tile[0] or 1
+    """`_blocks` for models with a window: some windows at a time, each frame read once.
+
+    The features of whole frames are kept from one block to the next; with tiles or an ensemble
+    those of one piece at a time, for all of them together could be many times the memory.
+    """
+    batch, alone = options.tile[0] or 1, options.ensemble == 1 and not any(options.tile[1:])
+    together = batch if alone else tiling.windows_together((batch, 1, 1))
     slider = sliding.Slider(model, params, batch)
     if options.told is not None:
         slider.told = options.told
     done = 0
     for held, indices in sliding.windows(
-        frames, model.window, options.border or model.border, batch
+        frames, model.window, options.border or model.border, together
     ):
         size = held[indices[0][0]].shape[:2]
 
@@ -181,8 +186,15 @@ def _sliding_blocks(model, params, frames: Iterable, options: Options) -> Iterat
                     piece = turned(_as_float(held[index][row, column])[None], turn)
                     return mirror(piece, (1, *shape[1:]))[0]
 
-                with _explained(shape):
-                    out = slider.run((row.start, column.start, turn), frame, indices)
+                with _explained(shape, "windows"):
+                    out = np.concatenate(
+                        [
+                            slider.run(frame, indices[i : i + batch])
+                            for i in range(0, len(indices), batch)
+                        ]
+                    )
+                if not alone:
+                    slider.forget()
                 return _upright(model, out, (h, w), turn)
 
             return _ensemble(options, run_turned)
@@ -265,7 +277,7 @@ def _call(model, params, video: np.ndarray) -> jax.Array:
 
 
 @contextlib.contextmanager
-def _explained(shape: tuple[int, ...]) -> Iterator[None]:
+def _explained(shape: tuple[int, ...], of: str = "frames") -> Iterator[None]:
     """Says what to do when the device runs out of memory for (frames, height, width)."""
     try:
         yield
@@ -274,8 +286,8 @@ def _explained(shape: tuple[int, ...]) -> Iterator[None]:
             raise
         t, h, w = shape
         raise OutOfMemory(
-            f"the device has too little memory for {t} frames of {w}x{h} pixels at once. "
-            f"Pass a smaller tile (frames, height, width)."
+            f"the device has too little memory for {t} {of} of {w}x{h} pixels at once. "
+            f"Pass a smaller tile ({of}, height, width)."
         ) from error
 
 

@@ -104,6 +104,12 @@ def load_described(
     return Loaded(model, params, terms.license, terms.source)
 
 
+def check_exists(path: str) -> None:
+    """Raises as `load` does if there is neither a file, nor fetched weights of this name."""
+    if not os.path.exists(path):
+        weights.find(path)
+
+
 def load_pth(
     path: str | os.PathLike, name: str, *, entry: str | None = None, **fields
 ) -> tuple[nn.Module, dict]:

@@ -91,8 +91,8 @@ class Logs:
             )
         if waited > WAITING:
             self.message(
-                f"step {step}: {waited:.0%} of the time went to waiting for input; raise "
-                "config.data.num_workers (benchmarks/pipeline.py measures what they give)"
+                f"step {step}: {waited:.0%} of the time went to waiting for input; more "
+                "config.data.num_workers, which a new run can have, would help"
             )
 
     def scores(

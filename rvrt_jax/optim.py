@@ -84,7 +84,7 @@ def adam(
     groups: Sequence[Group],
     *,
     frozen: Collection[str] = (),
-    clip_norm: float | None = None,
+    clip_norm: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> optax.GradientTransformation:
     """Adam's direction, to be multiplied by minus the learning rate by the caller.
@@ -93,7 +93,7 @@ def adam(
     scaled by the group's multiplier. That of a group whose name is in `frozen` is zero and its
     state is left alone, so that its moments start when it thaws, as they do in PyTorch; the state
     has the same structure either way, and a run passes from one to the other as it is.
-    `clip_norm` limits the norm of the whole gradient first.
+    `clip_norm` limits the norm of the whole gradient first; 0 does not.
     """
 
     def direction(group: Group) -> optax.GradientTransformation:
@@ -107,7 +107,7 @@ def adam(
     partition = optax.partition(
         {group.name: direction(group) for group in groups}, functools.partial(_label, groups)
     )
-    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, partition)
 
 

@@ -111,10 +111,15 @@ def check_batch(batch_size: int, *, accumulate: int = 1) -> None:
     parts = jax.device_count() * accumulate
     if batch_size % parts:
         nearest = max(parts, batch_size // parts * parts)
+        share, rest = divmod(batch_size, jax.device_count())
+        smaller = max((n for n in range(1, accumulate) if share % n == 0), default=0)
+        way_out = f"--config.batch_size={nearest}"
+        if not rest and smaller:
+            way_out = f"--config.accumulate={smaller}"
         of_accumulation = f" x config.accumulate={accumulate}" if accumulate > 1 else ""
         raise UserError(
             f"config.batch_size={batch_size} does not divide over {jax.device_count()} device(s)"
-            f"{of_accumulation}. Pass --config.batch_size={nearest}, or show fewer devices to JAX "
+            f"{of_accumulation}. Pass {way_out}, or show fewer devices to JAX "
             "(CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
         )
 

@@ -35,15 +35,17 @@ class Options:
 
     data: folder of the test sets. degrade: makes an input that is missing of the ground truth.
     noise: folder with <clip>.npy, standard normal noise [t, 3, h, w], for denoising. tile, overlap:
-    in place of the published ones; "auto" as in `restore`. temporal: also measures the warping
-    error.
+    in place of the published ones; tile "auto" as in `restore`. border, ensemble: as `restore`'s.
+    temporal: also measures the warping error.
     """
 
     data: Path
     degrade: bool = False
     noise: Path | None = None
     tile: tuple[int, int, int] | str | None = "published"
-    overlap: tuple[int, int, int] = (2, 20, 20)
+    overlap: tuple[int, int, int] | None = None
+    border: str | None = None
+    ensemble: int = 1
     temporal: bool = True
 
 
@@ -124,6 +126,7 @@ def _restored(
     """Yields (restored frame, true frame)."""
     tile, overlap = _tile(model, params, job, options)
     settings = {"tile": tile, "overlap": overlap, "sigma": job.sigma}
+    settings |= {"border": options.border, "ensemble": options.ensemble}
     truth = opened(job.clip.truth)
     frames = _input(job, options, model.scale)
     if not job.clip.listed:
@@ -132,9 +135,12 @@ def _restored(
         )
         return
     video = np.stack(list(frames))
+    (middle,) = truth
+    if model.window is not None:  # published with the septuplet as it is
+        yield inference.restore(model, params, video, **settings)[MIDDLE], middle
+        return
     there_and_back = np.concatenate([video, video[::-1]])
     restored = inference.restore(model, params, there_and_back, **settings)
-    (middle,) = truth
     yield (restored[MIDDLE] + restored[-1 - MIDDLE]) / 2, middle
 
 
@@ -166,16 +172,17 @@ def _noise_file(clip: Clip, folder: Path) -> Path:
 
 
 def _tile(model: nn.Module, params: Any, job: Job, options: Options) -> tuple[Any, Any]:
+    overlap = options.overlap or job.test.overlap
     if options.tile == "published":
         # Models with a window (EDVR) were published with whole frames.
-        return (job.test.tile if model.window is None else None), job.test.overlap
+        return (job.test.tile if model.window is None else None), overlap
     if options.tile != "auto":
-        return options.tile, options.overlap
+        return options.tile, overlap
     with opened(job.clip.lq or job.clip.gt) as source:
         shrink = model.scale if job.clip.lq is None and job.sigma is None else 1
         length = 2 * source.length if job.clip.listed else source.length
         size = (length, source.height // shrink, source.width // shrink)
-    plan = inference.plan_tiles(model, params, size, overlap=options.overlap)
+    plan = inference.plan_tiles(model, params, size, overlap=overlap)
     return plan.tile, plan.overlap
 
 
@@ -186,7 +193,13 @@ def _check(model: nn.Module, sets: Sequence[str], options: Options, published: s
     if published is not None and published not in PUBLISHED:
         raise UserError(f"nothing is published of {published!r}; known are {list(PUBLISHED)}.")
     if options.tile not in ("auto", "published"):
-        inference.check_tile(model, options.tile, options.overlap)
+        inference.check_tile(model, options.tile, options.overlap or (0, 0, 0))
+    inference.check_options(
+        model,
+        sigma=0 if model.in_channels == 4 else None,
+        border=options.border,
+        ensemble=options.ensemble,
+    )
     for key in sets:
         noisy = TEST_SETS[key].degradation == "noise"
         if noisy != (model.in_channels == 4):

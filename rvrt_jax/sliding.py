@@ -74,6 +74,8 @@ def windows(
         # As long as the end is unknown it lies beyond all these windows.
         known = wanted + 1 if length is None else length
         stop = centre + batch if length is None else min(centre + batch, length)
+        if stop == centre:  # the end came just where a batch ended
+            return
         yield held, [frame_indices(c, known, window, border) for c in range(centre, stop)]
         centre = stop
         for old in [index for index in held if index < centre - window]:
@@ -102,29 +104,29 @@ def fuse(model, params, pyramids, middle):
 
 
 class Slider:
-    """Runs a model over the windows of one clip, keeping each frame's features while needed.
+    """Runs a model over the windows of one clip, or of one piece of it after the other.
+
+    Each frame's features are kept while windows still need them.
 
     batch: windows that go through the network at once. `told`: for each thing the model tells of
-    itself (as mutable="diagnostics"), its values of all calls so far.
+    itself (as mutable="diagnostics"), its value in every call so far.
     """
 
     def __init__(self, model, params, batch: int) -> None:
         self._model, self._params, self._batch = model, params, batch
-        self._kept: dict[tuple, dict[int, tuple]] = {}
-        self.told: dict[str, list[jax.Array]] = {}
+        self._kept: dict[int, tuple] = {}
+        self.told: dict[str, list[float]] = {}
 
-    def run(
-        self, key: tuple, frame: Callable[[int], np.ndarray], indices: list[list[int]]
-    ) -> np.ndarray:
+    def run(self, frame: Callable[[int], np.ndarray], indices: list[list[int]]) -> np.ndarray:
         """Returns the middle frames of up to `batch` windows, float32 [b, scale * h, scale * w, 3].
 
-        key: names the piece of the video (its place, its orientation) that the features are of.
-        frame(index): that piece of a frame, float32 [h, w, 3] of a size that the model takes.
+        frame(index): a frame, float32 [h, w, 3] of a size that the model takes; always the same
+        piece of it, in the same orientation, until `forget`.
         """
         count = len(indices)
         indices = indices + indices[-1:] * (self._batch - count)  # always the same program
         middle = np.stack([frame(each[self._model.centre]) for each in indices])
-        kept = self._kept.setdefault(key, {})
+        kept = self._kept
         oldest = min(index for each in indices for index in each)
         for old in [index for index in kept if index < oldest]:
             del kept[old]
@@ -133,8 +135,12 @@ class Slider:
         pyramids = [[kept[each[place]] for each in indices] for place in range(self._model.window)]
         out, told = fuse(self._model, self._params, pyramids, middle)
         for name, value in told.items():
-            self.told.setdefault(name, []).append(value)
+            self.told.setdefault(name, []).append(float(value))
         return np.asarray(out)[:count]
+
+    def forget(self) -> None:
+        """Lets go of all features."""
+        self._kept.clear()
 
 
 def compiled_bytes(model, params, call: tuple[int, int, int]) -> int:

@@ -18,13 +18,18 @@ Apply = Callable[[Params, jax.Array], tuple[jax.Array, Values]]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
+REDUCTIONS = {"mean": jnp.mean, "sum": lambda x: jnp.sum(x) / x.shape[0]}
 
 
 def charbonnier(
     prediction: jax.Array, target: jax.Array, *, eps: float = 1e-9, reduction: str = "mean"
 ) -> jax.Array:
-    """Returns the mean or sum of sqrt(d^2 + eps) in float32."""
+    """Returns the mean of sqrt(d^2 + eps), or its sum over a clip, in float32.
+
+    prediction, target: [b, ...]. The sum is averaged over the b clips, so that it does not depend
+    on how many of them a device has at a time. EDVR's authors also added up the four of a worker:
+    a constant factor, of which Adam takes no notice.
+    """
     difference = prediction.astype(jnp.float32) - target.astype(jnp.float32)
     return REDUCTIONS[reduction](jnp.sqrt(difference**2 + eps))
 
@@ -38,7 +43,7 @@ def make(
     frozen: Collection[str] = (),
     loss: Loss = charbonnier,
     select: Callable[[jax.Array], jax.Array] = lambda gt: gt,
-    ema_decay: float | None = None,
+    ema_decay: float = 0.0,
     accumulate: int = 1,
     axis_name: str,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
@@ -89,7 +94,7 @@ def make(
         direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)
         ema = state.ema
-        if ema_decay is not None:
+        if ema_decay:
             # A short memory at first, so that the average is not held back by the start.
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)

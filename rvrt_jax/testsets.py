@@ -177,7 +177,11 @@ PUBLISHED: dict[str, dict[str | tuple[str, int], tuple[float, float | None]]] = 
         },
     },
     "EDVR-M": {"reds4": (30.53, 0.8699)},
-    "EDVR-L": {"reds4": (31.09, 0.8800), "vid4_bi": (27.35, 0.8264)},
+    "EDVR-L": {
+        "reds4": (31.09, 0.8800),
+        "vimeo_bi": (37.61, 0.9489),
+        "vid4_bi": (27.35, 0.8264),
+    },
     "BasicVSR": {"reds4": (31.42, 0.8909)},
 }
 

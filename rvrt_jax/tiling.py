@@ -247,11 +247,23 @@ def host_bytes(model, tile, overlap, size) -> int:
     if model.window is None:
         frames = min(tile[0] or length, length)
     else:
-        frames = (tile[0] or 1) + model.window
+        frames = windows_together(tile) + model.window
     read = 2 * frames * height * width * 3 * 2  # of this tile and the next, of 16 bits at most
     # The frames themselves, what they share with the next tile, and what a call returns.
     restored = frames + overlap[0] * (tile[0] > 0) + frames * (tile[1] == tile[2] == 0)
     return read + restored * height * width * model.scale**2 * 3 * 4
+
+
+WINDOWS_A_TILE = 16  # a tile in space has this many windows run before the next tile's turn
+
+
+def windows_together(tile) -> int:
+    """Returns how many windows a tile (windows at once, h, w) has run in one go.
+
+    Features are kept for one tile at a time; more windows in a go means that fewer are made anew.
+    """
+    batch = tile[0] or 1
+    return -(-WINDOWS_A_TILE // batch) * batch if any(tile[1:]) else batch
 
 
 TIMES = (100, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)  # at most what was published

@@ -48,6 +48,8 @@ def run(config: Config, workdir: str | Path) -> None:
         shard_count=jax.process_count(),
     )
     clips = pipeline.validation(config.data.to_dict())
+    if config.init_from and not checkpoint.exists(workdir):
+        loading.check_exists(config.init_from)
     _write_config(workdir, config)
 
     data = iter(dataset)
@@ -222,7 +224,8 @@ def _learning_rate(config: Config) -> optim.Schedule:
 def _groups(config: Config) -> tuple[optim.Group, ...]:
     """Returns the groups of parameters: the flow network's, or those of EDVR, and the rest."""
     flow = optim.Group("flow", optim.FLOW_KEY, config.flow_lr_multiplier, config.flow_freeze_steps)
-    if not config.tsa_only_steps and config.dcn_lr_multiplier == 1:
+    # By the network, not by these values: they may change on the way, the optimizer's state not.
+    if "with_tsa" not in config.model:
         return (flow,)
     held = config.tsa_only_steps
     return (
@@ -239,9 +242,19 @@ def _optimizer(config: Config, *, frozen: frozenset[str]) -> optax.GradientTrans
 
 def _check(config: Config) -> None:
     """Raises UserError for values that would fail only after a while."""
-    for key in ("batch_size", "steps", "log_every", "eval_every", "save_every", "max_skipped"):
-        if config[key] < 1:
-            raise UserError(f"config.{key}={config[key]}; it must be at least 1.")
+    positive = ("batch_size", "accumulate", "steps", "log_every", "eval_every", "save_every")
+    for keys, least in (
+        ((*positive, "max_skipped"), 1),
+        (("seed", "warmup_steps", "clip_norm", "ema_decay"), 0),
+    ):
+        for key in keys:
+            if config[key] < least:
+                raise UserError(f"config.{key}={config[key]}; it must be at least {least}.")
+    if config.lr_periods and sum(config.lr_periods) != config.steps:
+        raise UserError(
+            f"config.steps={config.steps}, but the periods of the learning rate, config.lr_periods="
+            f"{tuple(config.lr_periods)}, take {sum(config.lr_periods)} steps. Set both."
+        )
     if not 0 <= config.lr_floor <= config.lr:
         raise UserError(
             f"config.lr={config.lr} and config.lr_floor={config.lr_floor}; "
@@ -299,7 +312,7 @@ def _name_and_fields(config: Config) -> tuple[str, dict[str, Any]]:
 
 def _state(config: Config, params: Params) -> TrainState:
     optimizer = _optimizer(config, frozen=frozenset())
-    return state.create(params, optimizer, ema=config.ema_decay is not None)
+    return state.create(params, optimizer, ema=bool(config.ema_decay))
 
 
 def abstract_state(config: Config, model: Any) -> TrainState:

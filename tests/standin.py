@@ -111,7 +111,7 @@ def config(**changes) -> Any:  # a ConfigDict
         "dcn_lr_multiplier": 1.0,
         "loss_eps": 1e-9,
         "loss_reduction": "mean",
-        "clip_norm": None,
+        "clip_norm": 0.0,
         "ema_decay": 0.9,
         "max_skipped": 3,
         "log_every": 1,

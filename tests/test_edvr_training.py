@@ -112,7 +112,7 @@ def test_a_window_trains_on_its_middle_frame(tmp_path, monkeypatch):
     steps = [line for line in lines if "loss" in line]
     assert len(steps) == 12
     means = [np.mean(windows(standin.Noise(0), i)["gt"][2]) for i in range(4)]
-    assert steps[0]["loss"] == pytest.approx(14 * np.mean(means) * 4 * 32 * 32 * 3, rel=1e-3)
+    assert steps[0]["loss"] == pytest.approx(14 * np.mean(means) * 32 * 32 * 3, rel=1e-3)
     assert steps[-1]["loss"] < steps[0]["loss"]
     assert [round(line["lr"], 3) for line in steps[:6]] == [0.1, 0.085, 0.05, 0.015, 0.0, 0.048]
     assert steps[0]["offset_mean"] == 1.5 and steps[0]["offset_max"] == 5

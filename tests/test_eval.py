@@ -23,7 +23,7 @@ from rvrt_jax import (
     loading,
     metrics,
     models,
-    protocol,
+    scoreboard,
     testsets,
 )
 from rvrt_jax.convert import keys
@@ -319,13 +319,18 @@ def test_without_input_the_test_sets_run(run, tmp_path, monkeypatch):
     arguments = ("--sets", "bundled", "--data", tmp_path, "--notemporal")
     code, out, _ = run(*arguments)
     assert code == 0 and "bundled clips RGB" in out
-    assert sorted(p.name for p in Path("results/all").iterdir()) == sorted(protocol.FILES)
+    assert sorted(p.name for p in Path("results/all").iterdir()) == sorted(scoreboard.FILES)
     report = json.loads(Path("results/all/scores.json").read_text())
     assert report["licence"] == "MIT" and report["sets"][0]["frames"] == 4
     assert run(*arguments)[2].startswith("error: results/all/scores.md exists.")
     assert run(*arguments, "--overwrite", "--tile", "2,8,8", "--overlap", "0,2,2")[0] == 0
-    code, _, err = run(*arguments, "--gt", "mine")
-    assert code == 1 and "--gt goes with --input" in err
+    report = json.loads(Path("results/all/scores.json").read_text())
+    assert report["protocol"]["overlap"] == [0, 2, 2] and report["protocol"]["ensemble"] == 1
+    assert run(*arguments, "--overwrite", "--ensemble", "4")[0] == 0
+    report = json.loads(Path("results/all/scores.json").read_text())
+    assert report["protocol"]["overlap"] is None and report["protocol"]["ensemble"] == 4
+    code, _, err = run(*arguments, "--gt", "mine", "--quantise")
+    assert code == 1 and "--gt, --quantise goes with --input, not with test sets" in err
     code, _, err = run("--sets", "reds4", "--data", tmp_path, "--output", "here")
     assert code == 1 and "REDS4 is not there" in err and not Path("here").exists()
 

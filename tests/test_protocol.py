@@ -9,7 +9,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from toy import PARAMS, Toy
+from toy import PARAMS, Slide, Toy
 
 from rvrt_jax import consistency, loading, metrics, protocol, testsets
 from rvrt_jax.data import prepare
@@ -130,6 +130,20 @@ def test_septuplets_are_mirrored_and_their_two_middles_averaged(tmp_path, small,
     for key in ("psnr_y", "ssim_rgb"):
         assert one["mean"][key] == pytest.approx(np.mean([e[key] for e in expected]), rel=1e-4)
     assert "Vimeo-90K-T BI Y" in lines[1] and "38.15" in lines[1]
+
+
+def test_windows_take_a_septuplet_as_it_is(tmp_path, small, run):
+    small("vimeo_bi", 1)
+    root = tmp_path / "Vimeo90K"
+    low, truth = frames(0, 7, 8, 8), frames(1, 7, 32, 32)
+    naming = {"first": 1, "name": "im{}"}
+    save(root / "vimeo_septuplet_matlabLRx4/sequences/00001/0001", low, **naming)
+    save(root / "vimeo_septuplet/sequences/00001/0001", truth, **naming)
+    (root / "vimeo_septuplet/sep_testlist.txt").write_text("00001/0001\n")
+    model = Slide(scale=4, window=7, centre=3)
+    (one,), _ = run(model, "vimeo_bi", ensemble=4)
+    restored = restore(model, PARAMS, low, ensemble=4)[3:4]
+    assert one["clips"]["00001/0001"] == pytest.approx(scores(restored, truth[3:4]))
 
 
 def test_gopro_prints_both_averages(tmp_path, small, run):

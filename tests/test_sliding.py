@@ -102,6 +102,28 @@ def test_tiles_of_any_size_and_the_stream():
     assert len(told["size"]) == 4 * 6
 
 
+def test_windows_of_one_frame_end_with_the_clip():
+    found = [indices for _, indices in sliding.windows(iter(range(4)), 1, "replicate", 2)]
+    assert found == [[[0], [1]], [[2], [3]]]
+
+
+def test_pieces_do_not_keep_each_others_features(monkeypatch):
+    """More windows than are run in one go, of several tiles: only one tile's are ever kept."""
+    kept, run = [], sliding.Slider.run
+
+    def watched(self, *arguments):
+        out = run(self, *arguments)
+        kept.append(len(self._kept))
+        return out
+
+    monkeypatch.setattr(sliding.Slider, "run", watched)
+    monkeypatch.setattr(inference.tiling, "WINDOWS_A_TILE", 3)
+    model, video = Slide(), clip(8, 6, 9)
+    out = restore(model, PARAMS, video, tile=(1, 5, 5), overlap=(0, 2, 2), ensemble=4)
+    np.testing.assert_allclose(out, naively(video, model, "replicate"), rtol=1e-5)
+    assert len(kept) == 2 * 3 * 4 * 8 and max(kept) <= model.window
+
+
 def test_the_model_says_the_border_unless_asked_otherwise():
     video = clip(6, 4, 4)
     circle = Slide(border="circle")

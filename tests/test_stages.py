@@ -66,6 +66,12 @@ def test_a_windowed_model_tells_of_itself_and_is_ensembled(run, capsys):
     assert "size" in capsys.readouterr().err
 
 
+def test_an_option_goes_to_the_stage_that_has_a_use_for_it(run):
+    frames, out, _ = run(border="circle")
+    expected = restore(*SECOND, restore(FIRST, PARAMS, frames), border="circle")
+    np.testing.assert_array_equal(out, [to_uint(frame, 8) for frame in expected])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

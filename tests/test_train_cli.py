@@ -105,7 +105,7 @@ def test_published_recipes_carry_the_published_numbers(name, monkeypatch):
     )
     assert found == PUBLISHED[name]
     assert (config.lr_floor, config.flow_lr_multiplier) == (1e-7, 0.25)
-    assert (config.clip_norm, config.ema_decay, config.warmup_steps) == (None, None, 0)
+    assert (config.clip_norm, config.ema_decay, config.warmup_steps) == (0, 0, 0)
     assert (config.data.gt_size, config.model.window_size) == (256, (2, 8, 8))
 
 

@@ -137,7 +137,7 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path, straight
 
 def test_a_checkpoint_of_another_structure_is_left_alone(straight):
     for change, message in (
-        ({"ema_decay": None}, r"config\.ema_decay=0\.9, not None.*--config\.ema_decay=0\.9"),
+        ({"ema_decay": 0.0}, r"config\.ema_decay=0\.9, not 0.*--config\.ema_decay=0\.9"),
         ({"data": {"root": "nowhere", "num_workers": 3}}, r"config\.data\.num_workers=None, not 3"),
     ):
         with pytest.raises(UserError, match=message):
@@ -220,11 +220,15 @@ def test_training_stops_after_too_many_skipped_steps(tmp_path, monkeypatch):
 def test_values_that_cannot_work_are_refused_at_once(tmp_path):
     for change, message in (
         ({"steps": 0}, "config.steps=0"),
+        ({"accumulate": 0}, "config.accumulate=0"),
+        ({"clip_norm": -1.0}, "config.clip_norm=-1.0"),
+        ({"lr_periods": (3, 4), "lr_weights": (1.0, 1.0)}, "config.lr_periods=.*take 7 steps"),
+        ({"init_from": "nobody"}, "no file nobody"),
         ({"lr_floor": 1.0}, "lr_floor"),
         ({"model": {"name": "standin", "depth": 3}}, "standin has no field depth"),
         ({"model": {"name": "nothing"}}, "unknown model 'nothing'"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises((UserError, FileNotFoundError), match=message):
             _run(tmp_path / "run", **change)
     assert not (tmp_path / "run").exists()
 

@@ -218,7 +218,11 @@ def _select(content, entry: str | None) -> Mapping:
     if entry is not None and entry not in wrappers:
         raise UserError(f"has no entry {entry!r}; it has {wrappers or 'a bare state dict'}.")
     if entry is None and len(wrappers) > 1:
-        raise UserError(f"has {' and '.join(wrappers)}: say which with entry= (or --entry).")
+        raise UserError(
+            f"has {' and '.join(wrappers)}: say which with entry=, or "
+            "convert it first: python -m rvrt_jax.convert FILE OUT.safetensors --entry "
+            f"{wrappers[-1]}."
+        )
     if entry is None and wrappers:
         entry = wrappers[0]
     state = content if entry is None else content[entry]

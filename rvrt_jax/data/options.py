@@ -108,6 +108,12 @@ class Options:
         for key in ("num_frames", "gt_size", "scale", "tries", "num_threads", "prefetch"):
             if getattr(self, key) < 1:
                 raise UserError(f"data.{key} is {getattr(self, key)}; it must be at least 1.")
+        for key in ("num_workers", "validation_clips", "validation_frames", "validation_size"):
+            if getattr(self, key) < 0:
+                raise UserError(f"data.{key} is {getattr(self, key)}; it must be at least 0.")
+        for key in ("photo_fraction", "camera_fraction", "parallax_fraction", "reverse_fraction"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UserError(f"data.{key} is {getattr(self, key)}; give 0 to 1.")
         for key in ("gt_size", "validation_size"):
             if getattr(self, key) % self.scale:
                 raise UserError(

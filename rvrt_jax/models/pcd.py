@@ -48,8 +48,10 @@ class DeformPack(nn.Module):
     def __call__(self, x: Array, guide: Array) -> tuple[Array, Array]:
         c, taps = x.shape[-1], 9
         start = nn.initializers.zeros
-        conv = Conv(3 * self.groups * taps, kernel_init=start, dtype=self.dtype, name="conv_offset")
-        offsets, mask = jnp.split(conv(guide).astype(jnp.float32), [2 * self.groups * taps], -1)
+        conv = Conv(
+            3 * self.groups * taps, kernel_init=start, dtype=jnp.float32, name="conv_offset"
+        )
+        offsets, mask = jnp.split(conv(guide), [2 * self.groups * taps], -1)
         offsets = rearrange(offsets, "b h w (g k d) -> b h w g k d", g=self.groups, k=taps)
         mask = nn.sigmoid(rearrange(mask, "b h w (g k) -> b h w g k", g=self.groups))
         if self.bound is not None:
