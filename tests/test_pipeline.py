@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -146,9 +147,24 @@ def test_sampler_is_a_small_pickle(root):
     assert same(pickle.loads(content).map(5), sampler.map(5))
 
 
+def test_workers_need_room_in_shared_memory(root, monkeypatch, tmp_path):
+    """Two workers hold three batches each, of two samples of 3 frames of 32x32 with 8x8 LR."""
+    config = {**SMALL, "root": root, "num_workers": 2, "prefetch": 4}
+    needed = 2 * 3 * 2 * 3 * 3 * (32 * 32 + 8 * 8) * 4
+    monkeypatch.setattr(pipeline, "SHARED_MEMORY", tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    pipeline.train(config, seed=0, batch_size=2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+    with pytest.raises(UserError, match="2 workers need.*--shm-size"):
+        pipeline.train(config, seed=0, batch_size=2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"reverse_fraction": 2.0}, "reverse_fraction is 2.0; give 0 to 1"),
         ({"root": "nowhere"}, "rvrt_jax.data.prepare real --output nowhere"),
         ({"gt_size": 68}, r"\['street', 'yard'\].*smaller than 71"),
         ({"num_frames": 5}, r"\['yard'\].*fewer than num_frames = 5"),

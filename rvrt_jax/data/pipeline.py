@@ -1,6 +1,8 @@
 """The training input: endless batches of {"lq", "gt"}, and the clips to validate on."""
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import grain
@@ -13,6 +15,7 @@ from rvrt_jax.data.options import BUNDLED, GIVEN, NOISE, NONE, Options
 from rvrt_jax.data.sampler import Sampler, mirrored, noisy, to_float
 from rvrt_jax.errors import UserError
 
+SHARED_MEMORY = Path("/dev/shm")  # where grain's workers put what they hand over, on Linux
 SAMPLES = 2**31  # of an epoch: training never sees its end
 
 
@@ -40,6 +43,7 @@ def train(
     if options.num_workers:
         # The threads of a worker make whole batches; more than one would only hold more of them.
         batches = max(1, options.prefetch // batch_size)
+        _check_shared_memory(options, batch_size, held=options.num_workers * (batches + 1))
         return dataset.to_iter_dataset(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         ).mp_prefetch(
@@ -53,6 +57,22 @@ def train(
             prefetch_buffer_size=max(options.num_threads, options.prefetch // batch_size),
         )
     )
+
+
+def _check_shared_memory(options: Options, batch_size: int, *, held: int) -> None:
+    """Raises UserError if `held` batches, which workers hand over there, do not fit /dev/shm."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    pixels = 3 * options.gt_size**2 + options.channels * (options.gt_size // options.scale) ** 2
+    needed = held * batch_size * options.sample_frames * pixels * 4
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise UserError(
+            f"{SHARED_MEMORY} has {free / 2**30:.2f} GiB free; {options.num_workers} workers need "
+            f"up to {needed / 2**30:.2f} GiB there to hand over their batches. Give the container "
+            "more (docker run --shm-size), or lower config.data.num_workers or "
+            "config.data.prefetch."
+        )
 
 
 def validation(config: Mapping[str, Any]) -> list[dict[str, Any]]:
