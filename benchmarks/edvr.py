@@ -1,6 +1,6 @@
 """EDVR: seconds per restored frame, compile seconds, peak memory; features kept against not.
 
-    python benchmarks/edvr.py                           # EDVR-M, 320x180; compared at 160x90
+    python benchmarks/edvr.py                           # EDVR-M, 320x180; compared at 160x96
     python benchmarks/edvr.py --sizes 16x24 --frames 4 --fields '{"num_feat": 8}' --windows 3
 
 "kept" restores a clip as rvrt_jax.restore does, with each frame's features computed once; "naive"
@@ -28,9 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure EDVR.")
     parser.add_argument("--variant", default="edvr_m")
     parser.add_argument("--fields", type=json.loads, default={}, help="JSON, over the variant's")
-    parser.add_argument("--sizes", nargs="+", default=["180x320", "90x160"], metavar="HxW")
+    parser.add_argument("--sizes", nargs="+", default=["180x320", "96x160"], metavar="HxW")
     parser.add_argument("--windows", type=int, nargs="+", default=[5, 7], help="frames of a window")
-    parser.add_argument("--frames", type=int, default=8, help="of the clip")
+    parser.add_argument("--frames", type=int, default=6, help="of the clip")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, default=measure.RESULTS)
     args = parser.parse_args()
