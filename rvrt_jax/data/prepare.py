@@ -5,6 +5,8 @@ photos that are fetched from package registries. What is prepared appears only w
 """
 
 import argparse
+import contextlib
+import io
 import shutil
 import sys
 import tempfile
@@ -98,7 +100,8 @@ def check_space(tree: Tree, splits: Mapping[str, Sequence[ClipFiles]], output: P
 
 def write(builder: tfds.core.DatasetBuilder) -> None:
     """Runs a builder; its folder takes its name when it is whole."""
-    with tempfile.TemporaryDirectory() as unused:  # else TFDS leaves empty folders in the output
+    # TFDS leaves empty folders in the output otherwise, and prints that it downloads unknown sizes.
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=unused)
 
 
