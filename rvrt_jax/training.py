@@ -225,7 +225,7 @@ def _groups(config: Config) -> tuple[optim.Group, ...]:
     """Returns the groups of parameters: the flow network's, or those of EDVR, and the rest."""
     flow = optim.Group("flow", optim.FLOW_KEY, config.flow_lr_multiplier, config.flow_freeze_steps)
     # By the network, not by these values: they may change on the way, the optimizer's state not.
-    if "with_tsa" not in config.model:
+    if not hasattr(build_model(config), "with_tsa"):
         return (flow,)
     held = config.tsa_only_steps
     return (

@@ -48,6 +48,8 @@ def recipe(name, monkeypatch, data):
     name, *argument = name.split(":")
     config = importlib.import_module(f"configs.{name}").get_config(*argument)
     config.update({"batch_size": 2, "steps": 2, "log_every": 1, "eval_every": 2, "init_from": None})
+    if config.lr_periods:
+        config.update({"lr_periods": (2,), "lr_weights": (1.0,)})
     own = config.data.dataset == "own"
     config.data.update(
         {
