@@ -31,9 +31,8 @@ OUTPUT = flags.DEFINE_string(
 GT = flags.DEFINE_string("gt", None, "Ground truth, laid out as --input: prints PSNR and SSIM.")
 TILE = flags.DEFINE_string(
     "tile", "auto", "T,H,W in frames (of models with a window, EDVR: windows computed at once) and "
-    "input pixels, 0 for a whole axis; none for the whole "
-    "video at once; auto for the largest pieces that fit the free memory. Test sets are tiled as "
-    "published unless this is given.",
+    "input pixels, 0 for a whole axis; none for the whole video at once; auto for the largest "
+    "pieces that fit the free memory. Test sets are tiled as published unless this is given.",
 )  # fmt: skip
 OVERLAP = flags.DEFINE_string(
     "overlap", "2,20,20", "Overlap of the tiles, T,H,W, of test sets as published unless given."
@@ -135,8 +134,8 @@ def _run_test_sets(sets: list[str]) -> None:
         for file in scoreboard.FILES:
             evaluation.check_free(str(output / file))
     tile = evaluation.parse_tile(TILE.value) if flags.FLAGS["tile"].present else "published"
-    given = flags.FLAGS["tile"].present or flags.FLAGS["overlap"].present
-    overlap = evaluation.parse_triple(OVERLAP.value, "overlap") if given else None
+    cut = flags.FLAGS["tile"].present or flags.FLAGS["overlap"].present
+    overlap = evaluation.parse_triple(OVERLAP.value, "overlap") if cut else None
     loaded = loading.load_described(required(WEIGHTS), name, **fields)
     protocol.run(
         loaded.model,

@@ -84,6 +84,9 @@ def test_the_sum_has_its_own_eps():
     expected = np.sum(np.sqrt((a - b) ** 2 + 1e-2)) / 2  # over two clips
     found = step.charbonnier(jnp.asarray(a), jnp.asarray(b), eps=1e-2, reduction="sum")
     assert float(found) == pytest.approx(expected, rel=1e-6)
+    halves = zip(jnp.split(jnp.asarray(a), 2), jnp.split(jnp.asarray(b), 2), strict=True)
+    parts = [step.charbonnier(*half, eps=1e-2, reduction="sum") for half in halves]
+    assert np.mean(parts) == pytest.approx(expected, rel=1e-6)  # as devices and accumulation do
 
 
 def test_first_step_moves_every_parameter_by_its_rate():
