@@ -1,1 +1,0 @@
-"""PyTorch checkpoints and Flax parameters, both ways; numpy only."""
