@@ -120,7 +120,10 @@ def _restore() -> None:
 
 def _run_test_sets(sets: list[str]) -> None:
     """Runs test sets by the published protocol."""
-    from rvrt_jax import evaluation, loading, protocol, scoreboard
+    from rvrt_jax.evaluation import files as evaluation
+    from rvrt_jax.evaluation import protocol
+    from rvrt_jax.evaluation import report as scoreboard
+    from rvrt_jax.weights import load as loading
 
     own = (GT, COMPARE, JSON, FPS, SIGMA, STAGE2, QUANTISE, DAMAGED)
     given = [flag.name for flag in own if flags.FLAGS[flag.name].present]

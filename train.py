@@ -40,8 +40,9 @@ def main(argv: list[str]) -> int:
 
 def _train() -> None:
     # Imported here so that --help and a wrong flag answer at once.
-    from rvrt_jax import parallel, training
+    from rvrt_jax import parallel
     from rvrt_jax.errors import UserError
+    from rvrt_jax.training import loop as training
 
     cluster = {
         "coordinator": COORDINATOR.value,

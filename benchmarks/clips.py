@@ -17,10 +17,12 @@ import jax
 import measure
 import numpy as np
 
-from rvrt_jax import inference, loading, metrics, scoring
 from rvrt_jax.data.clips import BUNDLED, load_folders
 from rvrt_jax.data.degrade import bicubic_down, imresize
-from rvrt_jax.data.frames import to_uint
+from rvrt_jax.evaluation import metrics, scoring
+from rvrt_jax.media.frames import to_uint
+from rvrt_jax.restoration import restore as inference
+from rvrt_jax.weights import load as loading
 
 SCALE = 4
 BICUBIC = "bicubic"

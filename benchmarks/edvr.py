@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-from rvrt_jax import sliding
-from rvrt_jax.inference import restore
 from rvrt_jax.models import build
+from rvrt_jax.restoration import sliding
+from rvrt_jax.restoration.restore import restore
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ import measure
 import numpy as np
 from absl import flags
 
-from rvrt_jax.data import clips, pipeline, prepare
+from rvrt_jax.data import clips, pipeline
+from rvrt_jax.data.prepare import __main__ as prepare
 
 FRAMES = 100  # of a clip
 

@@ -26,7 +26,8 @@ import jax
 import measure
 import numpy as np
 
-from rvrt_jax import parallel, training
+from rvrt_jax import parallel
+from rvrt_jax.training import loop as training
 
 ROOT = Path(__file__).parents[1]
 CASES = [

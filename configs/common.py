@@ -39,7 +39,7 @@ def training() -> ConfigDict:
             "log_every": 200,
             "eval_every": 5_000,
             "save_every": 5_000,
-            "test_sets": (),  # of rvrt_jax/testsets.py, which eval.py runs, ...
+            "test_sets": (),  # of evaluation/test_sets.py, which eval.py runs, ...
             "published": "RVRT",  # ... and whose published numbers it prints beside
         }
     )

@@ -9,10 +9,10 @@ import importlib
 
 _HOMES = {
     "build": "rvrt_jax.models",
-    "from_state_dict": "rvrt_jax.loading",
-    "load": "rvrt_jax.loading",
-    "load_pth": "rvrt_jax.loading",
-    "restore": "rvrt_jax.inference",
+    "from_state_dict": "rvrt_jax.weights.load",
+    "load": "rvrt_jax.weights.load",
+    "load_pth": "rvrt_jax.weights.load",
+    "restore": "rvrt_jax.restoration.restore",
 }
 
 __all__ = ["build", "from_state_dict", "load", "load_pth", "restore"]  # noqa: F822

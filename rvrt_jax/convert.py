@@ -10,9 +10,11 @@ import sys
 import ml_dtypes
 import numpy as np
 
-from rvrt_jax import loading
-from rvrt_jax.convert import keys, state, tables
 from rvrt_jax.errors import exit_code
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import state_dict as state
+from rvrt_jax.weights import tables
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 

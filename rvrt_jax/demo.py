@@ -15,13 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from rvrt_jax import compare, inference, loading, metrics, scoring, weights
-from rvrt_jax.convert.files import replacing
 from rvrt_jax.data.clips import BUNDLED, load_folders
 from rvrt_jax.data.degrade import bicubic_down, imresize
-from rvrt_jax.data.frames import open_writer, to_uint
 from rvrt_jax.errors import UserError, exit_code
-from rvrt_jax.evaluation import check_free
+from rvrt_jax.evaluation import metrics, scoring
+from rvrt_jax.evaluation import picture as compare
+from rvrt_jax.evaluation.files import check_free
+from rvrt_jax.files import replacing
+from rvrt_jax.media.frames import open_writer, to_uint
+from rvrt_jax.restoration import restore as inference
+from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import load as loading
 
 SCALE = 4
 BASICVSR = "basicvsr_reds4"

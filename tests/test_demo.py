@@ -5,13 +5,15 @@ import json
 import cv2
 import numpy as np
 import pytest
-from toy import PARAMS, Toy
+from helpers.toy import PARAMS, Toy
 
-from rvrt_jax import demo, loading, metrics
+from rvrt_jax import demo
 from rvrt_jax.data.clips import BUNDLED, load_folders
 from rvrt_jax.data.degrade import bicubic_down
-from rvrt_jax.data.frames import open_frames
 from rvrt_jax.errors import UserError
+from rvrt_jax.evaluation import metrics
+from rvrt_jax.media.frames import open_frames
+from rvrt_jax.weights import load as loading
 
 CLIP = "dog_phone"
 

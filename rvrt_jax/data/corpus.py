@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rvrt_jax.data import clips, motion, plain, published, records
+from rvrt_jax.data import camera as motion
+from rvrt_jax.data import clips, plain, published, records
 from rvrt_jax.data.clips import Clip
 from rvrt_jax.data.options import GIVEN, Options
 from rvrt_jax.errors import UserError

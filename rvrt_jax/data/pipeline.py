@@ -8,9 +8,10 @@ from typing import Any
 import grain
 import numpy as np
 
-from rvrt_jax.data import clips, material
+from rvrt_jax.data import clips
+from rvrt_jax.data import corpus as material
+from rvrt_jax.data.corpus import Pair
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
-from rvrt_jax.data.material import Pair
 from rvrt_jax.data.options import BUNDLED, GIVEN, NOISE, NONE, Options
 from rvrt_jax.data.sampler import Sampler, mirrored, noisy, to_float
 from rvrt_jax.errors import UserError

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rvrt_jax.data import images
 from rvrt_jax.data.clips import Clip, to_8_bit
-from rvrt_jax.data.folders import natural_key
-from rvrt_jax.data.frames import is_video, open_frames
-from rvrt_jax.data.video import VideoReader
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import images
+from rvrt_jax.media.frames import is_video, open_frames
+from rvrt_jax.media.image_folders import natural_key
+from rvrt_jax.media.video_reader import VideoReader
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rvrt_jax.data import images, published
+from rvrt_jax.data import published
 from rvrt_jax.data.clips import Clip, to_8_bit
-from rvrt_jax.data.frame_source import FrameSource
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import images
+from rvrt_jax.media.frame_source import FrameSource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,9 @@ camera with, sometimes, a second layer before it. LR frames that are made on the
 import grain
 import numpy as np
 
-from rvrt_jax.data import degrade, material, motion
+from rvrt_jax.data import camera as motion
+from rvrt_jax.data import corpus as material
+from rvrt_jax.data import degrade
 from rvrt_jax.data.augment import augment
 from rvrt_jax.data.clips import Clip
 from rvrt_jax.data.options import NOISE, Options

@@ -14,18 +14,20 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from rvrt_jax import compare, loading, scoring
-from rvrt_jax.convert.files import replacing
-from rvrt_jax.data.frames import is_video, open_frames, open_writer, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.inference import (
+from rvrt_jax.evaluation import picture as compare
+from rvrt_jax.evaluation import scoring
+from rvrt_jax.files import replacing
+from rvrt_jax.media.frames import is_video, open_frames, open_writer, to_uint
+from rvrt_jax.restoration.restore import (
     check_options,
     check_tile,
     free_memory,
     plan_tiles,
     restore_stream,
 )
-from rvrt_jax.tiling import Plan, fits
+from rvrt_jax.restoration.tiling import Plan, fits
+from rvrt_jax.weights import load as loading
 
 
 @dataclasses.dataclass(frozen=True)

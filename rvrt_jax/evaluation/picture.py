@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rvrt_jax.convert.files import replacing
+from rvrt_jax.files import replacing
 
 PANEL_WIDTH = (
     320,

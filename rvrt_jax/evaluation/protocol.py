@@ -21,12 +21,17 @@ import numpy as np
 from flax import linen as nn
 from tqdm import tqdm
 
-from rvrt_jax import consistency, inference, loading, metrics, parallel, scoreboard
+from rvrt_jax import parallel
 from rvrt_jax.data.degrade import DEGRADATIONS
-from rvrt_jax.data.frames import to_float, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.scoreboard import Frame
-from rvrt_jax.testsets import MIDDLE, PUBLISHED, TEST_SETS, Clip, Job, find, opened
+from rvrt_jax.evaluation import metrics
+from rvrt_jax.evaluation import report as scoreboard
+from rvrt_jax.evaluation import warping_error as consistency
+from rvrt_jax.evaluation.report import Frame
+from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Clip, Job, find, opened
+from rvrt_jax.media.frames import to_float, to_uint
+from rvrt_jax.restoration import restore as inference
+from rvrt_jax.weights import load as loading
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rvrt_jax import scoring
-from rvrt_jax.convert.files import replacing
-from rvrt_jax.testsets import MIDDLE, PUBLISHED, TEST_SETS, Job
+from rvrt_jax.evaluation import scoring
+from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Job
+from rvrt_jax.files import replacing
 
 FILES = ("scores.md", "scores.csv", "scores.json")
 Frame = dict[str, float]  # the scores of a frame

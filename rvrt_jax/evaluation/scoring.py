@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 
-from rvrt_jax import compare, metrics
 from rvrt_jax.data.degrade import imresize
-from rvrt_jax.data.frames import to_float, to_uint
+from rvrt_jax.evaluation import metrics
+from rvrt_jax.evaluation import picture as compare
+from rvrt_jax.media.frames import to_float, to_uint
 
 METRICS = {"psnr_rgb": "PSNR", "ssim_rgb": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y"}
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from rvrt_jax.data import published, records
 from rvrt_jax.data.clips import BUNDLED
-from rvrt_jax.data.frame_source import FrameSource
-from rvrt_jax.data.frames import open_frames
 from rvrt_jax.data.published import DATASETS
 from rvrt_jax.data.records import RecordClip, RecordFrames
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.frame_source import FrameSource
+from rvrt_jax.media.frames import open_frames
 
 SIGMAS = (10, 20, 30, 40, 50)
 MIDDLE = 3  # of a septuplet, counted from 0

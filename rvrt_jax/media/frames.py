@@ -15,12 +15,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from rvrt_jax.data import images
-from rvrt_jax.data.folders import FolderWriter, ImageReader
-from rvrt_jax.data.frame_source import DTYPES, FrameSource
-from rvrt_jax.data.video import VideoReader
-from rvrt_jax.data.video_writer import OUTPUT_SUFFIXES, VideoWriter, choose_codec
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import images
+from rvrt_jax.media.frame_source import DTYPES, FrameSource
+from rvrt_jax.media.image_folders import FolderWriter, ImageReader
+from rvrt_jax.media.video_reader import VideoReader
+from rvrt_jax.media.video_writer import OUTPUT_SUFFIXES, VideoWriter, choose_codec
 
 VIDEO_SUFFIXES = (
     *OUTPUT_SUFFIXES,

@@ -10,9 +10,9 @@ from typing import Self
 
 import numpy as np
 
-from rvrt_jax.data import images
-from rvrt_jax.data.frame_source import FrameSource, check_frame
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import images
+from rvrt_jax.media.frame_source import FrameSource, check_frame
 
 
 class ImageReader(FrameSource):

@@ -12,7 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from rvrt_jax.data.video import VideoReader, main_stream, open_container
+from rvrt_jax.media.video_reader import VideoReader, main_stream, open_container
 
 # Tags of the file itself, which the new file's muxer writes anew.
 _OWN_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands")

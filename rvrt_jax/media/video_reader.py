@@ -26,9 +26,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorTrc, Interpolation
 from av.video.stream import VideoStream
 
-from rvrt_jax.data.containers import Scan, main_stream, open_container, scan_packets
-from rvrt_jax.data.frame_source import FrameSource
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.containers import Scan, main_stream, open_container, scan_packets
+from rvrt_jax.media.frame_source import FrameSource
 
 # Numbers of the matrix tag (ITU-T H.273) and the names that PyAV gives them.
 RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6

@@ -17,9 +17,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from av.video.stream import VideoStream
 
-from rvrt_jax.data.companions import Companions
-from rvrt_jax.data.frame_source import check_frame
-from rvrt_jax.data.video import (
+from rvrt_jax.errors import UserError
+from rvrt_jax.media.frame_source import check_frame
+from rvrt_jax.media.other_streams import Companions
+from rvrt_jax.media.video_reader import (
     ACCURATE,
     MATRICES,
     PIXEL_FORMATS,
@@ -28,7 +29,6 @@ from rvrt_jax.data.video import (
     VideoReader,
     assumed_matrix,
 )
-from rvrt_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 

@@ -185,7 +185,7 @@ class EDVR(nn.Module):
 
     @property
     def border(self) -> str:
-        """The published rule for windows that reach beyond a clip (rvrt_jax.sliding)."""
+        """The published rule for windows that reach beyond a clip (restoration/sliding.py)."""
         return "replicate" if self.with_predeblur else "reflection_circle"
 
     def setup(self):

@@ -6,14 +6,14 @@ fit. What happens to an axis (frames, height, width) depends on its entry in `ti
 - 0, whole: mirrored at its end to a multiple of `model.time_multiple` frames or of
   `model.pad_multiple` pixels, the very last frame or line included, and cropped afterwards. As
   published.
-- n, tiled (rvrt_jax.tiling): tiles that fit the network are not padded, as published. A tile that
+- n, tiled (`tiling`): tiles that fit the network are not padded, as published. A tile that
   does not fit (being no multiple, or larger than a video that is none) fails in the published
   code; here it is mirrored to the least multiple that the network itself needs.
 
 A mirror longer than the axis goes back and forth, so that one frame, or three pixels, will do.
 
 A model with a `window` (EDVR) makes one frame of several: it slides along the video
-(rvrt_jax.sliding), which is never cut in time, and its tiles in space are those of above.
+(`sliding`), which is never cut in time, and its tiles in space are those of above.
 
 Self-ensemble runs every tile flipped and turned as well, and takes the mean.
 """
@@ -30,10 +30,10 @@ import jax
 import numpy as np
 import psutil
 
-from rvrt_jax import sliding, tiling
-from rvrt_jax.data.frames import to_float
-from rvrt_jax.ensemble import ENSEMBLES, TURNS, Turn, turned, turned_back
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.frames import to_float
+from rvrt_jax.restoration import sliding, tiling
+from rvrt_jax.restoration.ensemble import ENSEMBLES, TURNS, Turn, turned, turned_back
 
 log = logging.getLogger(__name__)
 

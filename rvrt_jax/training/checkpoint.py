@@ -23,8 +23,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from rvrt_jax import parallel
 from rvrt_jax.errors import UserError
-from rvrt_jax.loading import COMPUTE_FIELDS
-from rvrt_jax.state import TrainState
+from rvrt_jax.training.state import TrainState
+from rvrt_jax.weights.load import COMPUTE_FIELDS
 
 FOLDER = "checkpoints"
 CONFIG = "config.json"

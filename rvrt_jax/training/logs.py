@@ -16,8 +16,8 @@ import numpy as np
 import tensorboardX
 from tqdm import tqdm
 
-from rvrt_jax import compare
 from rvrt_jax.errors import UserError
+from rvrt_jax.evaluation import picture as compare
 from rvrt_jax.parallel import STOP
 
 LOG = "log.jsonl"

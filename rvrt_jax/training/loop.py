@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rvrt_jax import checkpoint, loading, models, optim, parallel, state, step, validation
-from rvrt_jax.checkpoint import Checkpoints
+from rvrt_jax import models, parallel
 from rvrt_jax.data import pipeline
 from rvrt_jax.data.options import Options
 from rvrt_jax.errors import UserError
-from rvrt_jax.logs import Logs, Meter
-from rvrt_jax.state import Params, TrainState
+from rvrt_jax.training import checkpoint, optim, state, step, validation
+from rvrt_jax.training.checkpoint import Checkpoints
+from rvrt_jax.training.logs import Logs, Meter
+from rvrt_jax.training.state import Params, TrainState
+from rvrt_jax.weights import load as loading
 
 Config = Any  # an ml_collections.ConfigDict, whose values have no static type
 

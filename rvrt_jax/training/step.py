@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from rvrt_jax import optim
 from rvrt_jax.models.layers import lengths
-from rvrt_jax.optim import Group, Schedule
-from rvrt_jax.state import Params, TrainState
+from rvrt_jax.training import optim
+from rvrt_jax.training.optim import Group, Schedule
+from rvrt_jax.training.state import Params, TrainState
 
 Values = dict[str, jax.Array]  # scalars by name
 Apply = Callable[[Params, jax.Array], tuple[jax.Array, Values]]

@@ -7,10 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from rvrt_jax import compare, inference, metrics, parallel, scoring
+from rvrt_jax import parallel
 from rvrt_jax.data import degrade
-from rvrt_jax.data.frames import to_uint
-from rvrt_jax.state import Params
+from rvrt_jax.evaluation import metrics, scoring
+from rvrt_jax.evaluation import picture as compare
+from rvrt_jax.media.frames import to_uint
+from rvrt_jax.restoration import restore as inference
+from rvrt_jax.training.state import Params
 
 Clip = dict[str, Any]  # name, lq and gt, as `pipeline.validation` returns them
 Scores = dict[str, dict[str, float]]  # of each clip, averaged over its frames

@@ -20,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rvrt_jax.convert import detect, pth, state
-from rvrt_jax.convert.files import replacing
-from rvrt_jax.download import download
 from rvrt_jax.errors import UserError, exit_code
+from rvrt_jax.files import replacing
+from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import pth
+from rvrt_jax.weights import state_dict as state
+from rvrt_jax.weights.fetch import download
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 RVRT_LICENSE = "CC-BY-NC-4.0"
 
 _RELEASE = "https://github.com/JingyunLiang/RVRT/releases/download/v0.0"
@@ -348,7 +350,3 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "list":
         return exit_code(_list)
     return exit_code(lambda: print(get(arguments.name, arguments.dir, local=arguments.local)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

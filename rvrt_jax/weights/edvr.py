@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rvrt_jax.convert import keys
+from rvrt_jax.weights import mapping as keys
 
 # (key in that style, BasicSR's), without .weight and .bias. What is not here is the same in both.
 _EDVR_2019 = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rvrt_jax.convert import styles
+from rvrt_jax.weights import edvr as styles
 
 # A key that every checkpoint of the model has, and no other model's.
 _MARKS = {

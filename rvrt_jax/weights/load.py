@@ -22,9 +22,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
 
-from rvrt_jax import models, weights
-from rvrt_jax.convert import detect, keys, state, styles, tables
+from rvrt_jax import models
 from rvrt_jax.errors import UserError
+from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import edvr as styles
+from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import state_dict as state
+from rvrt_jax.weights import tables
 
 ASSETS = weights.ASSETS
 
@@ -95,7 +100,7 @@ def load_described(
         own = checkpoint.config or (weight and {"name": weight.model})
         name, fields = _override(own or _variant(checkpoint.state, path), fields)
     if name == "spynet":
-        raise UserError(f"{path} holds SpyNet alone; rvrt_jax.loading.spynet_params reads it.")
+        raise UserError(f"{path} holds SpyNet alone; rvrt_jax.weights.load.spynet_params reads it.")
     try:
         model, params = from_state_dict(name, checkpoint.state, **fields)
     except UserError as error:

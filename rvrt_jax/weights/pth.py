@@ -19,8 +19,8 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from rvrt_jax.convert.files import replacing
 from rvrt_jax.errors import UserError
+from rvrt_jax.files import replacing
 
 WRAPPERS = ("params", "params_ema", "state_dict")
 

@@ -22,9 +22,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from rvrt_jax.convert import pth
-from rvrt_jax.convert.files import replacing
 from rvrt_jax.errors import UserError
+from rvrt_jax.files import replacing
+from rvrt_jax.weights import pth
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 

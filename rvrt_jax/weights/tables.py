@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rvrt_jax.convert.keys import Buffer, Row, Table, module
 from rvrt_jax.errors import UserError
+from rvrt_jax.weights.mapping import Buffer, Row, Table, module
 
 
 def table(name: str, fields: Mapping) -> Table:
@@ -86,7 +86,7 @@ _PREDEBLUR = tuple(
     for row in module(f"predeblur.{key}", f"predeblur/{path}", "conv2d")
 )
 
-# The keys of BasicSR; rvrt_jax.convert.styles turns the others into them. `conv_first_1` to
+# The keys of BasicSR; rvrt_jax.weights.edvr turns the others into them. `conv_first_1` to
 # `conv_first_3` are of the 2019 code alone: BasicSR cannot express that network.
 _EDVR = (
     *_PREDEBLUR,

@@ -4,18 +4,18 @@ import itertools
 import json
 import pickle
 
-import archives
 import cv2
-import films
 import numpy as np
 import pytest
+from helpers import archives, films
 
-from rvrt_jax.data import pipeline, plain, prepare
+from rvrt_jax.data import pipeline, plain
 from rvrt_jax.data.degrade import bicubic_down, blur_down
 from rvrt_jax.data.options import Options
+from rvrt_jax.data.prepare import __main__ as prepare
 from rvrt_jax.data.sampler import Sampler
-from rvrt_jax.data.video import VideoReader
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.video_reader import VideoReader
 
 OWN = {
     "dataset": "own",

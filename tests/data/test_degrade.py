@@ -7,7 +7,7 @@ import pytest
 
 from rvrt_jax.data import degrade
 
-GOLDEN = np.load(Path(__file__).parent / "golden/metrics/metrics.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden/metrics/metrics.npz")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

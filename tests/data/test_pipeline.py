@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from rvrt_jax.data import clips, motion, pipeline
+from rvrt_jax.data import camera as motion
+from rvrt_jax.data import clips, pipeline
 from rvrt_jax.data.augment import augment
 from rvrt_jax.data.degrade import bicubic_down, blur_down
 from rvrt_jax.data.options import Options

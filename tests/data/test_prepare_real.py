@@ -13,8 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from rvrt_jax.data import archives, clips, prepare, real, sources
-from rvrt_jax.data.sources import Package, Photo, Video
+from rvrt_jax.data import clips
+from rvrt_jax.data.prepare import __main__ as prepare
+from rvrt_jax.data.prepare import packages as archives
+from rvrt_jax.data.prepare import real, sources
+from rvrt_jax.data.prepare.sources import Package, Photo, Video
 from rvrt_jax.errors import UserError
 
 

@@ -5,13 +5,14 @@ import sys
 import zipfile
 from pathlib import Path
 
-import archives
 import cv2
 import numpy as np
 import pytest
+from helpers import archives
 
-from rvrt_jax.data import prepare, published, records
+from rvrt_jax.data import published, records
 from rvrt_jax.data.degrade import bicubic_down, blur_down
+from rvrt_jax.data.prepare import __main__ as prepare
 from rvrt_jax.errors import UserError
 
 # Clips of every set, told by hand.
@@ -267,7 +268,7 @@ def test_sources_that_cannot_serve(tmp_path, capsys, monkeypatch):
 
 
 def test_large_sets_become_several_shards_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("rvrt_jax.data.builders.frames.SHARD_BYTES", 3000)
+    monkeypatch.setattr("rvrt_jax.data.prepare.tfds_builder.SHARD_BYTES", 3000)
     source = archives.unpack(archives.vimeo(), tmp_path / "download")
     folder = prepare.prepare("vimeo", source, tmp_path / "data")
     assert len(list(folder.glob("*-train.array_record*"))) == 2

@@ -8,33 +8,30 @@ from fractions import Fraction
 from pathlib import Path
 
 import cv2
-import goldens
 import jax
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from toy import PARAMS, Toy
+from helpers import goldens
+from helpers.toy import PARAMS, Toy
 
-from rvrt_jax import (
-    command_line,
-    compare,
-    evaluation,
-    loading,
-    metrics,
-    models,
-    scoreboard,
-    testsets,
-)
-from rvrt_jax.convert import keys
-from rvrt_jax.convert import state as states
+from rvrt_jax import command_line, models
 from rvrt_jax.data.degrade import imresize
-from rvrt_jax.data.folders import FolderWriter
-from rvrt_jax.data.frames import open_frames, open_writer
-from rvrt_jax.inference import restore
-from rvrt_jax.tiling import Budget
+from rvrt_jax.evaluation import files as evaluation
+from rvrt_jax.evaluation import metrics
+from rvrt_jax.evaluation import picture as compare
+from rvrt_jax.evaluation import report as scoreboard
+from rvrt_jax.evaluation import test_sets as testsets
+from rvrt_jax.media.frames import open_frames, open_writer
+from rvrt_jax.media.image_folders import FolderWriter
+from rvrt_jax.restoration.restore import restore
+from rvrt_jax.restoration.tiling import Budget
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import state_dict as states
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rvrt_jax import metrics
+from rvrt_jax.evaluation import metrics
 
-GOLDEN = np.load(Path(__file__).parent / "golden/metrics/metrics.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden/metrics/metrics.npz")
 
 
 @pytest.mark.parametrize("border", [0, 4])

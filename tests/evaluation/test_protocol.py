@@ -4,19 +4,22 @@ import csv
 import dataclasses
 import json
 
-import archives
 import cv2
 import jax
 import numpy as np
 import pytest
-from toy import PARAMS, Slide, Toy
+from helpers import archives
+from helpers.toy import PARAMS, Slide, Toy
 
-from rvrt_jax import consistency, loading, metrics, protocol, testsets
-from rvrt_jax.data import prepare
 from rvrt_jax.data.degrade import bicubic_down
+from rvrt_jax.data.prepare import __main__ as prepare
 from rvrt_jax.errors import UserError
-from rvrt_jax.inference import restore
-from rvrt_jax.protocol import Options
+from rvrt_jax.evaluation import metrics, protocol
+from rvrt_jax.evaluation import test_sets as testsets
+from rvrt_jax.evaluation import warping_error as consistency
+from rvrt_jax.evaluation.protocol import Options
+from rvrt_jax.restoration.restore import restore
+from rvrt_jax.weights import load as loading
 
 
 def frames(seed, t, h, w):

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from toy import PARAMS, Slide, Toy
+from helpers.toy import PARAMS, Slide, Toy
 
-from rvrt_jax import evaluation, loading
-from rvrt_jax.data.frames import open_frames, open_writer, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.inference import restore
+from rvrt_jax.evaluation import files as evaluation
+from rvrt_jax.media.frames import open_frames, open_writer, to_uint
+from rvrt_jax.restoration.restore import restore
+from rvrt_jax.weights import load as loading
 
 FIRST = Toy(scale=2, blur=True)  # between 8-bit levels, so that quantising shows
 SECOND = Slide(scale=1), {"gain": np.float32(1 / 25)}  # a weighted mean over the window

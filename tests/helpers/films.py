@@ -7,7 +7,7 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.frame import VideoFrame
 
-from rvrt_jax.data.frames import open_frames, open_writer
+from rvrt_jax.media.frames import open_frames, open_writer
 
 HEIGHT, WIDTH = 29, 37  # odd, and different
 NTSC = Fraction(30000, 1001)

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvrt_jax.convert import keys, tables
 from rvrt_jax.models import build
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import tables
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def fill(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

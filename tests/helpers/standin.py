@@ -23,8 +23,11 @@ from flax import linen as nn
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from rvrt_jax import loading, logs, models, parallel, training
+from rvrt_jax import models, parallel
 from rvrt_jax.data import pipeline
+from rvrt_jax.training import logs
+from rvrt_jax.training import loop as training
+from rvrt_jax.weights import load as loading
 
 
 class Flow(nn.Module):

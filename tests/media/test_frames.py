@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from rvrt_jax.data import images
-from rvrt_jax.data.folders import natural_key
-from rvrt_jax.data.frames import is_video, open_frames, open_writer, parse_fps, to_float, to_uint
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import images
+from rvrt_jax.media.frames import is_video, open_frames, open_writer, parse_fps, to_float, to_uint
+from rvrt_jax.media.image_folders import natural_key
 
 HEIGHT, WIDTH = 13, 19  # odd, and different
 

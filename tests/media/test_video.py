@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from films import HEIGHT, NTSC, WIDTH, copy, h264, make, noise, smooth, times
+from helpers.films import HEIGHT, NTSC, WIDTH, copy, h264, make, noise, smooth, times
 
-from rvrt_jax.data.frames import open_frames, open_writer
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.frames import open_frames, open_writer
 
 # --- pictures
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from films import (
+from helpers.films import (
     add_sound,
     copy,
     h264,
@@ -16,9 +16,9 @@ from films import (
     times,
 )
 
-from rvrt_jax.data.containers import missing_bytes
-from rvrt_jax.data.frames import open_frames, open_writer
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.containers import missing_bytes
+from rvrt_jax.media.frames import open_frames, open_writer
 
 # --- files that are no videos
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from films import (
+from helpers.films import (
     NTSC,
     copy,
     film,
@@ -19,9 +19,9 @@ from films import (
     times,
 )
 
-from rvrt_jax.data.frames import open_frames, open_writer
-from rvrt_jax.data.video import VideoReader
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.frames import open_frames, open_writer
+from rvrt_jax.media.video_reader import VideoReader
 
 # --- time
 

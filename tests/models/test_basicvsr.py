@@ -4,21 +4,24 @@ import functools
 import json
 
 import cv2
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import goldens
 
 from configs import basicvsr as recipe
-from rvrt_jax import evaluation, loading, metrics, weights
-from rvrt_jax.convert import pth, tables
 from rvrt_jax.data import clips, degrade
-from rvrt_jax.data.frames import to_float, to_uint
 from rvrt_jax.errors import UserError
-from rvrt_jax.inference import restore
+from rvrt_jax.evaluation import files as evaluation
+from rvrt_jax.evaluation import metrics
+from rvrt_jax.media.frames import to_float, to_uint
 from rvrt_jax.models import build
 from rvrt_jax.models.spynet import SpyNet
+from rvrt_jax.restoration.restore import restore
+from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import pth, tables
 
 FIELDS = {"num_feat": 4, "num_block": 2}
 

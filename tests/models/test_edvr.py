@@ -3,17 +3,20 @@
 import functools
 import json
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import goldens
 
-from rvrt_jax import loading, training
-from rvrt_jax.convert import detect, keys, tables
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import build
 from rvrt_jax.models.pcd import DeformPack
+from rvrt_jax.training import loop as training
+from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import tables
 
 
 @functools.cache

@@ -5,21 +5,22 @@ import functools
 import json
 import zlib
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
+from helpers import goldens
 from scipy import ndimage
 
-from rvrt_jax.convert import keys, tables
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import VARIANTS, build, rvrt
 from rvrt_jax.models.layers import from_clips
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.models.swin import Rstb, WindowAttention
-from rvrt_jax.step import charbonnier
+from rvrt_jax.training.step import charbonnier
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import tables
 
 # Against float64: rounding through the whole network stays below 4e-6, while a LayerNorm eps of
 # 1e-6 instead of 1e-5 moves the output by 1.3e-5.

@@ -7,15 +7,17 @@ import json
 import os
 from pathlib import Path
 
-import goldens
 import jax
 import numpy as np
 import pytest
+from helpers import goldens
 
-from rvrt_jax import loading
-from rvrt_jax.convert import detect, keys, tables
 from rvrt_jax.models import edvr, pcd
 from rvrt_jax.models.layers import leaky_relu
+from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import tables
 
 FOLDER = os.environ.get("RVRT_GOLDENS")
 

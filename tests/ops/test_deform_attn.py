@@ -3,12 +3,12 @@
 import functools
 import itertools
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
+from helpers import goldens
 
 from rvrt_jax.ops.deform_attn import deform_attn_plain, deform_attn_streamed, tap_positions
 

@@ -4,12 +4,12 @@ import functools
 import itertools
 import json
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
+from helpers import goldens
 
 from rvrt_jax.ops.deform_conv import DEFORM_CONV, deform_conv_plain, deform_conv_streamed
 

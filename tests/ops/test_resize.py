@@ -2,10 +2,10 @@
 
 import functools
 
-import goldens
 import jax
 import numpy as np
 import pytest
+from helpers import goldens
 
 from rvrt_jax.ops import resize
 

@@ -2,11 +2,11 @@
 
 import functools
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import goldens
 
 from rvrt_jax.ops import sample
 

@@ -1,14 +1,15 @@
 """restore(): the published numbers, any size and length, tiles against the whole, bad input."""
 
-import goldens
 import jax
 import numpy as np
 import pytest
-from toy import PARAMS, Toy
+from helpers import goldens
+from helpers.toy import PARAMS, Toy
 
-from rvrt_jax import inference, tiling
 from rvrt_jax.errors import UserError
-from rvrt_jax.inference import plan_tiles, restore, restore_stream
+from rvrt_jax.restoration import restore as inference
+from rvrt_jax.restoration import tiling
+from rvrt_jax.restoration.restore import plan_tiles, restore, restore_stream
 
 SIZES = [(1, 1, 1), (1, 3, 40), (2, 7, 5), (3, 13, 17), (5, 8, 8), (7, 37, 3)]
 

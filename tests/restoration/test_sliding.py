@@ -4,17 +4,18 @@ import functools
 import json
 
 import flax.linen as nn
-import goldens
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import repeat
-from toy import PARAMS, Slide
+from helpers import goldens
+from helpers.toy import PARAMS, Slide
 
-from rvrt_jax import inference, sliding
-from rvrt_jax.ensemble import TURNS, turned, turned_back
 from rvrt_jax.errors import UserError
-from rvrt_jax.inference import restore, restore_stream
+from rvrt_jax.restoration import restore as inference
+from rvrt_jax.restoration import sliding
+from rvrt_jax.restoration.ensemble import TURNS, turned, turned_back
+from rvrt_jax.restoration.restore import restore, restore_stream
 
 SEEN = []  # the number of frames of each call of `features`
 

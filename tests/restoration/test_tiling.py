@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rvrt_jax import tiling
 from rvrt_jax.errors import UserError
+from rvrt_jax.restoration import tiling
 
 
 def test_starts_of_the_published_reds_command():

@@ -5,18 +5,21 @@ import json
 from pathlib import Path
 from unittest import mock
 
-import goldens
 import jax
 import numpy as np
 import pytest
-import standin
-from toy import Slide
+from helpers import goldens, standin
+from helpers.toy import Slide
 
-from rvrt_jax import loading, models, optim, training
-from rvrt_jax.convert import keys, pth, tables
+from rvrt_jax import models
 from rvrt_jax.errors import UserError
+from rvrt_jax.training import loop as training
+from rvrt_jax.training import optim
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import pth, tables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("edvr_*.py"))
 TINY = {"num_feat": 4, "num_frame": 3, "deformable_groups": 2}
 TINY |= {"num_extract_block": 1, "num_reconstruct_block": 1}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rvrt_jax import logs
+from rvrt_jax.training import logs
 
 VALUES = {"loss": 0.5, "psnr": 20.0, "lr": 1e-3}
 

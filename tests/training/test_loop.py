@@ -12,33 +12,15 @@ import cv2
 import jax
 import numpy as np
 import pytest
-import standin
-from toy import PARAMS, Toy
+from helpers import standin
+from helpers.runs import STEPS, final, log_lines, run
+from helpers.toy import PARAMS, Toy
 
-from rvrt_jax import checkpoint, metrics, optim, parallel, training, validation
+from rvrt_jax import parallel
 from rvrt_jax.data import degrade
 from rvrt_jax.errors import UserError
-
-STEPS = standin.config().steps
-
-
-def _run(workdir: Path, **changes) -> None:
-    with standin.installed():
-        training.run(standin.config(**changes), workdir)
-
-
-def _final(workdir: Path, **changes):
-    """Reads the state of the last checkpoint."""
-    with standin.installed(), checkpoint.Checkpoints(workdir) as checkpoints:
-        config = standin.config(**changes)
-        data = iter(standin.train(None, seed=0, batch_size=4))
-        result = checkpoints.restore(training.abstract_state(config, standin.Net()), data)
-        assert result is not None and checkpoints.latest() == config.steps == int(result.step)
-        return result
-
-
-def _lines(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+from rvrt_jax.evaluation import metrics
+from rvrt_jax.training import checkpoint, optim, validation
 
 
 def _assert_same(a, b) -> None:
@@ -56,24 +38,24 @@ def cache(tmp_path_factory):
 def straight(tmp_path_factory) -> Path:
     """A run that was never stopped."""
     workdir = tmp_path_factory.mktemp("straight")
-    _run(workdir)
+    run(workdir)
     return workdir
 
 
 def test_a_run_learns_freezes_and_thaws(straight):
-    result = _final(straight)
+    result = final(straight)
     fresh = standin.flow_params()
     early = straight.parent / "frozen"
-    _run(early, steps=5, lr_floor=1e-7, eval_every=100)
-    frozen = _final(early, steps=5)
+    run(early, steps=5, lr_floor=1e-7, eval_every=100)
+    frozen = final(early, steps=5)
     _assert_same(frozen.params["spynet"], fresh)
     assert np.any(result.params["spynet"]["conv"]["kernel"] != fresh["conv"]["kernel"])
-    losses = [line["loss"] for line in _lines(straight) if "loss" in line]
+    losses = [line["loss"] for line in log_lines(straight) if "loss" in line]
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
 
 
 def test_the_log_says_what_happened(straight):
-    lines = _lines(straight)
+    lines = log_lines(straight)
     assert lines[0]["step"] == 0 and set(lines[0]["clips"]) == {"noise"}
     assert lines[0]["bicubic"]["psnr_rgb"] == lines[0]["clips"]["noise"]["psnr_rgb"]
     steps = [line for line in lines if "loss" in line]
@@ -97,8 +79,10 @@ def test_config_json_names_the_model(straight):
 
 def test_latest_and_best_are_kept(tmp_path):
     # The rate is so high that the validation after 3 steps stays the best one.
-    _run(tmp_path, lr=10.0, lr_floor=10.0, warmup_steps=0, eval_every=3, save_every=1, steps=9)
-    scores = {x["step"]: x["validation"]["psnr_rgb"] for x in _lines(tmp_path) if "validation" in x}
+    run(tmp_path, lr=10.0, lr_floor=10.0, warmup_steps=0, eval_every=3, save_every=1, steps=9)
+    scores = {
+        x["step"]: x["validation"]["psnr_rgb"] for x in log_lines(tmp_path) if "validation" in x
+    }
     best = max(scores, key=scores.__getitem__)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.best() == (best, pytest.approx(scores[best]))
@@ -110,29 +94,29 @@ def test_latest_and_best_are_kept(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_signal_saves_and_the_same_call_goes_on(tmp_path, straight, number, capsys):
     with standin.signalled(number, after=4):
-        _run(tmp_path)  # returns, as train.py then does with exit code 0
+        run(tmp_path)  # returns, as train.py then does with exit code 0
     assert (
         f"stopped by {number.name} after step 5 of 12; the same command goes on from step 5"
         in capsys.readouterr().err
     )
-    _run(tmp_path)
+    run(tmp_path)
     assert "resuming at step 5 of 12" in capsys.readouterr().err
-    _assert_same(_final(tmp_path), _final(straight))
+    _assert_same(final(tmp_path), final(straight))
 
 
 def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path, straight, caplog):
     with standin.signalled(signal.SIGTERM, after=7):
-        _run(tmp_path)  # leaves checkpoints 6 and 8
+        run(tmp_path)  # leaves checkpoints 6 and 8
     folder = tmp_path / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"6", "8"}
     (folder / "9.orbax-checkpoint-tmp").mkdir()
     for path in (folder / "8" / "rest").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    _run(tmp_path)
+    run(tmp_path)
     assert f"{folder / '8'} is damaged" in caplog.text
     assert len(list((tmp_path / "checkpoints-damaged").glob("8-*"))) == 1
-    _assert_same(_final(tmp_path), _final(straight))
+    _assert_same(final(tmp_path), final(straight))
 
 
 def test_a_checkpoint_of_another_structure_is_left_alone(straight):
@@ -141,21 +125,21 @@ def test_a_checkpoint_of_another_structure_is_left_alone(straight):
         ({"data": {"root": "nowhere", "num_workers": 3}}, r"config\.data\.num_workers=None, not 3"),
     ):
         with pytest.raises(UserError, match=message):
-            _run(straight, **change)
+            run(straight, **change)
     (straight / "checkpoints" / "12" / "rest").rename(straight / "hidden")
     (straight / "checkpoints" / "9" / "rest").rename(straight / "hidden_9")
     with pytest.raises(UserError, match=r"no checkpoint in .* \(newest: 12, .*--workdir"):
-        _run(straight)
+        run(straight)
     (straight / "hidden").rename(straight / "checkpoints" / "12" / "rest")
     (straight / "hidden_9").rename(straight / "checkpoints" / "9" / "rest")
 
 
 def test_how_a_model_is_computed_may_change_on_the_way(tmp_path, capsys):
     fields = {"name": "standin", "width": 8}
-    _run(tmp_path, model=fields, steps=2)
-    _run(tmp_path, model=fields | {"dtype": "bfloat16"}, steps=3)
+    run(tmp_path, model=fields, steps=2)
+    run(tmp_path, model=fields | {"dtype": "bfloat16"}, steps=3)
     assert "model.dtype: None -> bfloat16" in capsys.readouterr().err
-    assert int(_final(tmp_path, steps=3).step) == 3
+    assert int(final(tmp_path, steps=3).step) == 3
 
 
 def test_a_full_disk_ends_the_run_with_a_message(tmp_path):
@@ -165,17 +149,17 @@ def test_a_full_disk_ends_the_run_with_a_message(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, before[1]))
     try:
         with pytest.raises(UserError, match=r"could not be written to .*MiB free.*from the start"):
-            _run(tmp_path, model=big, steps=2, save_every=1, eval_every=9)
+            run(tmp_path, model=big, steps=2, save_every=1, eval_every=9)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    _run(tmp_path, model=big, steps=2, save_every=1, eval_every=9)  # as the message says
+    run(tmp_path, model=big, steps=2, save_every=1, eval_every=9)  # as the message says
 
 
 def test_too_little_room_is_found_before_the_first_step(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     with pytest.raises(UserError, match=r"has 1 MiB free; its checkpoints, 1 MiB each, need 1"):
-        _run(tmp_path)
+        run(tmp_path)
     assert not (tmp_path / "log.jsonl").exists()
 
 
@@ -193,17 +177,17 @@ def test_a_picture_shows_input_output_and_truth(straight):
 
 
 def test_a_finished_run_says_so_and_more_steps_go_on(tmp_path, capsys):
-    _run(tmp_path, steps=2)
-    _run(tmp_path, steps=2)
+    run(tmp_path, steps=2)
+    run(tmp_path, steps=2)
     assert "done: 2 steps" in capsys.readouterr().err
-    _run(tmp_path, steps=3)
+    run(tmp_path, steps=3)
     assert "changed in the config since: steps: 2 -> 3" in capsys.readouterr().err
-    assert int(_final(tmp_path, steps=3).step) == 3
+    assert int(final(tmp_path, steps=3).step) == 3
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path, straight):
     with pytest.raises(UserError, match=r"another model \(model\.width: 8 -> 9\).*--workdir"):
-        _run(straight, model={"name": "standin", "width": 9})
+        run(straight, model={"name": "standin", "width": 9})
 
 
 def test_training_stops_after_too_many_skipped_steps(tmp_path, monkeypatch):
@@ -212,8 +196,8 @@ def test_training_stops_after_too_many_skipped_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(standin.Noise, "map", broken)
     monkeypatch.setattr(standin, "validation", lambda config: [])
     with pytest.raises(UserError, match=r"3 steps in a row up to step 3 .* config\.lr"):
-        _run(tmp_path)
-    line = _lines(tmp_path)[-1]
+        run(tmp_path)
+    line = log_lines(tmp_path)[-1]
     assert line["loss"] is None and line["skipped"] == 2
 
 
@@ -229,7 +213,7 @@ def test_values_that_cannot_work_are_refused_at_once(tmp_path):
         ({"model": {"name": "nothing"}}, "unknown model 'nothing'"),
     ):
         with pytest.raises((UserError, FileNotFoundError), match=message):
-            _run(tmp_path / "run", **change)
+            run(tmp_path / "run", **change)
     assert not (tmp_path / "run").exists()
 
 

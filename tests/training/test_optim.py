@@ -3,15 +3,15 @@
 import json
 import math
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import goldens
 
-from rvrt_jax import optim
 from rvrt_jax.errors import UserError
+from rvrt_jax.training import optim
 
 FLOW = (optim.Group("flow", "spynet", 0.25),)
 

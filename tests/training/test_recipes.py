@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from unittest import mock
 
-import archives
 import numpy as np
 import pytest
-import toy
+from helpers import archives, toy
 
-from rvrt_jax import models, training
-from rvrt_jax.data import prepare
+from rvrt_jax import models
+from rvrt_jax.data.prepare import __main__ as prepare
+from rvrt_jax.training import loop as training
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECIPES = {  # and the sets they need
     "rvrt_sr": ("reds", "reds4"),
     "rvrt_sr_vimeo_bi": ("vimeo",),

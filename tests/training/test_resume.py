@@ -11,10 +11,11 @@ import cv2
 import jax
 import numpy as np
 import pytest
-import standin
-from test_training import _final, _lines, _run
+from helpers import standin
+from helpers.runs import final, log_lines, run
 
-from rvrt_jax import loading, training
+from rvrt_jax.training import loop as training
+from rvrt_jax.weights import load as loading
 
 STEPS = standin.config().steps
 TIMEOUT = 600  # generous: other work may share the machine
@@ -32,7 +33,7 @@ def cache(tmp_path_factory):
 def straight(tmp_path_factory) -> Path:
     """A run that was never stopped."""
     workdir = tmp_path_factory.mktemp("straight")
-    _run(workdir)
+    run(workdir)
     return workdir
 
 
@@ -41,9 +42,9 @@ def processes():
     """Starts processes from a server that has imported everything once, but touched no device."""
     context = multiprocessing.get_context("forkserver")
     with pytest.MonkeyPatch.context() as patch:
-        folders = (Path(__file__).parent, Path(__file__).parents[1])
+        folders = (Path(__file__).parents[1], Path(__file__).parents[2])
         patch.setenv("PYTHONPATH", ":".join(map(str, folders)))  # the server does not ask pytest
-        context.set_forkserver_preload(["standin"])
+        context.set_forkserver_preload(["helpers.standin"])
         yield context.Process
 
 
@@ -79,9 +80,9 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, cache, process
     half_written = [p.name for p in (tmp_path / "checkpoints").glob("*.orbax-checkpoint-tmp")]
     if "step" not in where:
         assert half_written == [where.split()[1].split("/")[0]] or "mkdir" in where
-    _run(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, _final(tmp_path), _final(straight))
-    steps = [line["step"] for line in _lines(tmp_path) if "loss" in line]
+    run(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, final(tmp_path), final(straight))
+    steps = [line["step"] for line in log_lines(tmp_path) if "loss" in line]
     assert steps == list(range(1, STEPS + 1))
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
 
@@ -96,7 +97,7 @@ def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
             (tmp_path / "clips" / clip).mkdir(parents=True, exist_ok=True)
             frame = rng.integers(0, 256, (6, 7, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
             assert cv2.imwrite(str(tmp_path / "clips" / clip / f"{i}.png"), frame)
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     config = importlib.import_module("configs.rvrt_finetune").get_config()
     with config.unlocked():
         config.model = {"name": "standin", "width": 8}
@@ -121,7 +122,7 @@ def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
     for path, leaf in killed.items():
         np.testing.assert_array_equal(leaf, straight[path])
     losses = [
-        [line["loss"] for line in _lines(tmp_path / name) if "loss" in line]
+        [line["loss"] for line in log_lines(tmp_path / name) if "loss" in line]
         for name in ("killed", "straight")
     ]
     assert losses[0] == losses[1] and len(set(losses[0])) == 6
@@ -145,10 +146,10 @@ def test_two_hosts_train_stop_and_resume_as_one_does(tmp_path, straight, process
     shutil.copytree(hosts, one)
 
     assert _two_hosts(processes, hosts) == [0, 0]
-    _run(one)  # the same global batch on another number of hosts
-    expected = _final(straight)
+    run(one)  # the same global batch on another number of hosts
+    expected = final(straight)
     for workdir in (hosts, one):
-        result = _final(workdir)
+        result = final(workdir)
         for name in ("params", "ema", "opt_state"):
             # Sums in another order; the batch's order differs too.
             jax.tree.map(
@@ -156,10 +157,10 @@ def test_two_hosts_train_stop_and_resume_as_one_does(tmp_path, straight, process
                 getattr(result, name),
                 getattr(expected, name),
             )
-        lines = _lines(workdir)
+        lines = log_lines(workdir)
         assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
         scores, true = (
             [line["validation"]["psnr_rgb"] for line in each if "validation" in line]
-            for each in (lines, _lines(straight))
+            for each in (lines, log_lines(straight))
         )
         assert scores == pytest.approx(true, abs=0.01)

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import standin
 from flax import linen as nn
+from helpers import standin, steps
+from helpers.steps import BATCH
 
-from rvrt_jax import models, optim, parallel, state, step
+from rvrt_jax import models, parallel
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import layers, rvrt
-
-BATCH = {k: np.stack([standin.Noise(1).map(i)[k] for i in range(4)]) for k in ("lq", "gt")}
+from rvrt_jax.training import optim, state, step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,46 +27,9 @@ def cache(tmp_path_factory):
         yield environment
 
 
-def _params():
-    params = jax.jit(standin.Net().init)(jax.random.key(0), BATCH["lq"])["params"]
-    return {**params, "spynet": standin.flow_params()}
-
-
-def _apply(params, video):
-    return standin.Net().apply({"params": params}, video)
-
-
-def _observed(params, video):
-    output, sowed = standin.Net().apply({"params": params}, video, mutable=["intermediates"])
-    return output, step.motion(sowed)
-
-
 @jax.jit
 def _gradient(params):
-    return jax.grad(lambda p: step.charbonnier(_apply(p, BATCH["lq"]), BATCH["gt"]))(params)
-
-
-def _train(params, batches, *, flow_frozen=False, ema_decay=None, accumulate=1, lr=1e-2):
-    groups = (optim.Group("flow", "spynet", 0.25),)
-    frozen = {"flow"} if flow_frozen else frozenset()
-    optimizer = optim.adam(groups, frozen=frozen)
-    train = parallel.data_parallel(
-        step.make(
-            _observed,
-            optimizer,
-            lambda _: jnp.asarray(lr),
-            groups=groups,
-            frozen=frozen,
-            ema_decay=ema_decay,
-            accumulate=accumulate,
-            axis_name=parallel.AXIS,
-        )
-    )
-    current = state.create(params, optimizer, ema=bool(ema_decay))
-    current = jax.device_put(current, parallel.replicated())
-    for batch in batches:
-        current, metrics = train(current, parallel.split(batch))
-    return current, {key: float(value) for key, value in metrics.items()}
+    return jax.grad(lambda p: step.charbonnier(steps.apply(p, BATCH["lq"]), BATCH["gt"]))(params)
 
 
 def test_charbonnier_is_the_mean_of_the_rooted_squares():
@@ -90,8 +53,8 @@ def test_the_sum_has_its_own_eps():
 
 
 def test_first_step_moves_every_parameter_by_its_rate():
-    params = _params()
-    current, metrics = _train(params, [BATCH], lr=1e-2)
+    params = steps.params()
+    current, metrics = steps.train(params, [BATCH], lr=1e-2)
     gradient = _gradient(params)
     for part, rate in (("conv_in", 1e-2), ("spynet", 0.25e-2)):
         moved = jax.tree.map(lambda a, b: a - b, current.params[part], params[part])
@@ -101,26 +64,26 @@ def test_first_step_moves_every_parameter_by_its_rate():
     assert metrics["grad_norm"] == pytest.approx(
         float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))), rel=1e-5
     )
-    mse = np.mean((np.clip(jax.jit(_apply)(params, BATCH["lq"]), 0, 1) - BATCH["gt"]) ** 2)
+    mse = np.mean((np.clip(jax.jit(steps.apply)(params, BATCH["lq"]), 0, 1) - BATCH["gt"]) ** 2)
     assert metrics["mse"] == pytest.approx(mse, rel=1e-5)
 
 
 def test_a_frozen_flow_network_stays_and_costs_no_gradient():
-    params = _params()
-    current, metrics = _train(params, [BATCH] * 3, flow_frozen=True)
+    params = steps.params()
+    current, metrics = steps.train(params, [BATCH] * 3, flow_frozen=True)
     jax.tree.map(np.testing.assert_array_equal, current.params["spynet"], params["spynet"])
     assert np.any(current.params["conv_in"]["kernel"] != params["conv_in"]["kernel"])
     # Nothing of the flow network's gradient is in the norm that is reported and clipped.
-    first = _train(params, [BATCH], flow_frozen=True)[1]["grad_norm"]
+    first = steps.train(params, [BATCH], flow_frozen=True)[1]["grad_norm"]
     gradient = _gradient(params)
     rest = [g for k, part in gradient.items() if k != "spynet" for g in jax.tree.leaves(part)]
     assert first == pytest.approx(float(jnp.sqrt(sum(jnp.sum(g**2) for g in rest))), rel=1e-5)
 
 
 def test_the_average_follows_the_parameters():
-    params = _params()
-    current, _ = _train(params, [BATCH], ema_decay=0.5)
-    plain, _ = _train(params, [BATCH])
+    params = steps.params()
+    current, _ = steps.train(params, [BATCH], ema_decay=0.5)
+    plain, _ = steps.train(params, [BATCH])
     # At step 0 the memory is (1 + 0) / (10 + 0).
     expected = jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, params, plain.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), current.ema, expected)
@@ -129,9 +92,9 @@ def test_the_average_follows_the_parameters():
 
 
 def test_accumulation_gives_the_step_of_the_whole_batch():
-    params = _params()
-    whole, a = _train(params, [BATCH] * 2)
-    parts, b = _train(params, [BATCH] * 2, accumulate=2)
+    params = steps.params()
+    whole, a = steps.train(params, [BATCH] * 2)
+    parts, b = steps.train(params, [BATCH] * 2, accumulate=2)
     assert b == pytest.approx(a, rel=1e-4)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), whole.params, parts.params
@@ -139,32 +102,22 @@ def test_accumulation_gives_the_step_of_the_whole_batch():
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():
-    params = _params()
+    params = steps.params()
     broken = {**BATCH, "lq": BATCH["lq"].copy()}
     broken["lq"][0, 0, 0, 0, 0] = np.nan
-    good, _ = _train(params, [BATCH], ema_decay=0.5)
-    skipped, metrics = _train(params, [BATCH, broken, broken], ema_decay=0.5)
+    good, _ = steps.train(params, [BATCH], ema_decay=0.5)
+    skipped, metrics = steps.train(params, [BATCH, broken, broken], ema_decay=0.5)
     for field in ("params", "opt_state", "ema"):
         a, b = getattr(good, field), getattr(skipped, field)
         jax.tree.map(np.testing.assert_array_equal, a, b)
     assert (int(skipped.step), metrics["skipped"], metrics["skipped_in_row"]) == (3, 2, 2)
-    _, metrics = _train(params, [BATCH, broken, BATCH])
+    _, metrics = steps.train(params, [BATCH, broken, BATCH])
     assert (metrics["skipped"], metrics["skipped_in_row"]) == (1, 0)
 
 
-WORKER = """
-import json, sys
-import jax, numpy as np
-import test_train_step as t
-params, metrics = t._train(t._params(), [t.BATCH] * 3, ema_decay=0.9)
-leaves = [np.asarray(x) for x in jax.tree.leaves((params.params, params.opt_state))]
-np.savez(sys.argv[1], *leaves, metrics=json.dumps(metrics), devices=jax.device_count())
-"""
-
-
 def test_two_and_four_devices_do_what_one_does(tmp_path, cache):
-    one, metrics = _train(_params(), [BATCH] * 3, ema_decay=0.9)
-    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    one, metrics = steps.train(steps.params(), [BATCH] * 3, ema_decay=0.9)
+    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     workers = {}
     for devices in (2, 4):
         environment = (
@@ -175,7 +128,7 @@ def test_two_and_four_devices_do_what_one_does(tmp_path, cache):
                 "PYTHONPATH": os.pathsep.join(folders),
             }
         )
-        command = [sys.executable, "-c", WORKER, str(tmp_path / f"{devices}.npz")]
+        command = [sys.executable, "-m", "helpers.steps", str(tmp_path / f"{devices}.npz")]
         workers[devices] = subprocess.Popen(command, env=environment)
     for devices, worker in workers.items():
         assert worker.wait(900) == 0  # generous: other work may share the machine
@@ -192,7 +145,7 @@ def test_two_and_four_devices_do_what_one_does(tmp_path, cache):
 
 def test_a_state_in_its_sharding_compiles_the_step_once(caplog):
     with jax.log_compiles(), caplog.at_level("WARNING"):
-        _train(_params(), [BATCH] * 3)
+        steps.train(steps.params(), [BATCH] * 3)
     compiled = [r for r in caplog.records if r.getMessage().startswith("Compiling jit(_fun)")]
     assert len(compiled) == 1
 
@@ -210,7 +163,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
 
 
 def test_computing_in_bfloat16_leaves_the_state_in_float32_and_the_step_nearly_as_it_was():
-    params = _params()
+    params = steps.params()
 
     def stepped(dtype):
         def apply(params, video):

@@ -10,7 +10,7 @@ import pytest
 from rvrt_jax import models
 from rvrt_jax.data.options import Options
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("rvrt_*.py"))
 
 

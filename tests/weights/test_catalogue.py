@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rvrt_jax import weights
-from rvrt_jax.convert import pth, state
 from rvrt_jax.errors import UserError
+from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import pth
+from rvrt_jax.weights import state_dict as state
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -287,5 +288,5 @@ def test_runs_as_a_program():
 
 
 def test_importing_it_needs_no_jax():
-    code = "import sys, rvrt_jax.weights, rvrt_jax.convert.tables; sys.exit('jax' in sys.modules)"
+    code = "import sys, rvrt_jax.weights, rvrt_jax.weights.tables; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

@@ -2,14 +2,19 @@
 
 import json
 
-import goldens
 import numpy as np
 import pytest
+from helpers import goldens
 
-from rvrt_jax import loading, models, weights
-from rvrt_jax.convert import detect, keys, pth, styles, tables
+from rvrt_jax import models
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import edvr
+from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import edvr as styles
+from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import pth, tables
 
 FOLDER = goldens.GOLDEN / "edvr"
 FILES = json.loads((FOLDER / "variants.json").read_text())  # every key and shape as published

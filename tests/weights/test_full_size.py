@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 import cv2
-import goldens
 import numpy as np
 import pytest
-from films import smooth
+from helpers import goldens
+from helpers.films import smooth
 
-from rvrt_jax import loading
-from rvrt_jax.convert import pth
 from rvrt_jax.data.clips import BUNDLED, load_folders
 from rvrt_jax.data.degrade import bicubic_down
-from rvrt_jax.data.frames import open_frames, open_writer
+from rvrt_jax.media.frames import open_frames, open_writer
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import pth
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VARIANTS = json.loads((ROOT / "tests/golden/convert/variants.json").read_text())
 EDVR = json.loads((ROOT / "tests/golden/edvr/variants.json").read_text())
 

@@ -12,10 +12,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-import rvrt_jax.convert.__main__ as convert
-from rvrt_jax import checkpoint, loading, models, weights
-from rvrt_jax.convert import keys, pth, state
+import rvrt_jax.convert as convert
+from rvrt_jax import models
 from rvrt_jax.errors import UserError
+from rvrt_jax.training import checkpoint
+from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import pth
+from rvrt_jax.weights import state_dict as state
 
 # A small network.
 TINY = {
@@ -264,7 +269,7 @@ def test_convert_says_what_is_wrong_without_a_traceback(tmp_path):
         ([str(cut), "x.pth"], "cut.safetensors: no safetensors file, or cut short"),
     ]:
         command = [sys.executable, "-m", "rvrt_jax.convert", *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+        run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
         assert run.returncode == 1
         assert message in run.stderr and "Traceback" not in run.stderr
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rvrt_jax.convert import detect, keys, tables
 from rvrt_jax.errors import UserError
+from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights import tables
 
-GOLDEN = Path(__file__).parent / "golden" / "convert" / "variants.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "convert" / "variants.json"
 VARIANTS = json.loads(GOLDEN.read_text())  # every key and shape of the published checkpoints
 SR, X1 = ({"upscale": upscale, "window_size": (2, 8, 8)} for upscale in (4, 1))
 

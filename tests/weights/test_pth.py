@@ -7,10 +7,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rvrt_jax.convert import pth
 from rvrt_jax.errors import UserError
+from rvrt_jax.weights import pth
 
-FIXTURES = Path(__file__).parent / "golden" / "pth"  # written by PyTorch, see make.py there
+FIXTURES = Path(__file__).parents[1] / "golden" / "pth"  # written by PyTorch, see make.py there
 BASE = np.arange(24, dtype=np.float32)
 EXPECTED = {
     "float32": BASE.reshape(2, 3, 4) / 8,

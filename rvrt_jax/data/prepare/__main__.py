@@ -18,11 +18,11 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from rvrt_jax.data import published, real
-from rvrt_jax.data.builders import BUILDERS, layout
-from rvrt_jax.data.builders.layout import ClipFiles
-from rvrt_jax.data.builders.tree import Tree
+from rvrt_jax.data import published
 from rvrt_jax.data.degrade import DEGRADATIONS
+from rvrt_jax.data.prepare import BUILDERS, layout, real
+from rvrt_jax.data.prepare.download_tree import Tree
+from rvrt_jax.data.prepare.layout import ClipFiles
 from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import UserError, exit_code
 

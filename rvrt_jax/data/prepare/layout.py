@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rvrt_jax.data import images
-from rvrt_jax.data.builders.tree import Tree
-from rvrt_jax.data.folders import natural_key
+from rvrt_jax.data.prepare.download_tree import Tree
 from rvrt_jax.data.published import DATASETS, Published, Split, expected
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import images
+from rvrt_jax.media.image_folders import natural_key
 
 _SHOWN = 12  # problems of one kind that are listed
 _PARTS = {"<clip>": "[^/]+", "<clip/clip>": "[^/]+/[^/]+", "<frame>": "[^/]+"}

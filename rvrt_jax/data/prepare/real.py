@@ -20,8 +20,8 @@ import av
 import cv2
 import numpy as np
 
-from rvrt_jax.data.archives import read_members
-from rvrt_jax.data.sources import PACKAGES, PHOTOS, VIDEOS, Photo, Video
+from rvrt_jax.data.prepare.packages import read_members
+from rvrt_jax.data.prepare.sources import PACKAGES, PHOTOS, VIDEOS, Photo, Video
 from rvrt_jax.errors import UserError
 
 MANIFEST = "manifest.json"

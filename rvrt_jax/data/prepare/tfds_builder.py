@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rvrt_jax.data import images
-from rvrt_jax.data.builders.layout import ClipFiles, report
-from rvrt_jax.data.builders.tree import Tree
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
+from rvrt_jax.data.prepare.download_tree import Tree
+from rvrt_jax.data.prepare.layout import ClipFiles, report
 from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import images
 
 SHARD_BYTES = 256 * 2**20  # TFDS holds the images of a shard in memory while it writes it
 _MOST_PROBLEMS = 50  # broken images after which the rest is not looked at

@@ -1,0 +1,1 @@
+"""Scores of restored video: metrics, test sets, the published protocol, tables and pictures."""

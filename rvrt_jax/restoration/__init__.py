@@ -1,0 +1,1 @@
+"""Restoring video of any size and length with any of the networks."""

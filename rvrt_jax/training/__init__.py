@@ -1,0 +1,1 @@
+"""Training: from a recipe to weights, stopping and resuming anywhere."""

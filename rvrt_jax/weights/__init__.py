@@ -1,0 +1,1 @@
+"""Weights: names, files and training runs become a model with its parameters."""
