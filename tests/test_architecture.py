@@ -1,89 +1,131 @@
-"""Which module may import which: read from the source, nothing is imported here."""
+"""How the house is laid out: who may import whom, and how large rooms may grow.
+
+Everything is read from the source; nothing is imported here.
+"""
 
 import ast
+import functools
+import graphlib
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rvrt_jax"
 
-# A module may import its own layer and those after it, and `errors`. Packages count as one module.
-LAYERS = (
-    "train eval configs rvrt_jax demo convert.__main__",  # entry points, and the public names
-    "training validation inference evaluation protocol scoreboard scoring",
-    "step checkpoint logs tiling sliding ensemble metrics loading weights download compare "
-    "testsets consistency",
-    "state optim parallel convert data",
-    "models",
-    "ops",
-    "errors command_line",
-)
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
-FREE_OF_JAX = ("data", "convert")
+# What each folder or file of the package may import beside itself, `errors` and `files`.
+MAY_IMPORT = {
+    "errors": "",
+    "files": "",
+    "command_line": "",
+    "packages": "",
+    "parallel": "",
+    "ops": "",
+    "models": "ops",
+    "media": "",
+    "data": "media packages",
+    "weights": "models packages",
+    "restoration": "models media parallel",
+    "evaluation": "restoration weights data media models ops parallel",
+    "training": "evaluation restoration weights data media models parallel",
+    "configs": "models data",
+}
+# The entry points reach everything; nothing reaches them.
+ENTRY_POINTS = ("train", "eval", "rvrt_jax", "demo", "convert", "cli", "benchmarks")
+
+FREE_OF_JAX = ("data", "media", "weights.pth", "weights.state_dict", "weights.mapping")
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
+MOST_LINES = 350
+MOST_ROOT_FILES = 8
 
-def sources():
+
+@functools.cache
+def modules() -> dict[str, Path]:
+    """Returns our source files by their dotted names: "rvrt_jax.ops.conv", "configs.common"."""
     files = [ROOT / "train.py", ROOT / "eval.py", *(ROOT / "configs").glob("*.py")]
-    return sorted([*files, *(ROOT / "rvrt_jax").rglob("*.py")])
-
-
-def module_of(path: Path) -> str:
-    """Returns the name that LAYERS gives to the file or folder at `path`, relative to the root."""
-    parts = path.with_suffix("").parts
-    if parts[0] != "rvrt_jax":
-        return parts[0]
-    name = ".".join(parts[1:])
-    return name if name in LEVEL else "rvrt_jax" if name in ("", "__init__") else parts[1]
-
-
-def imports_of(path: Path) -> set[str]:
-    """Returns the dotted names a file imports anywhere; of a package, the parts it names."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level and node.module, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    found = {}
+    for path in sorted([*files, *PACKAGE.rglob("*.py")]):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
-def own_module(imported: str) -> str | None:
-    """Returns the module of LAYERS that an import reaches; None for other people's."""
-    first, *rest = imported.split(".")
-    if first != "rvrt_jax":
-        return first if first in LEVEL and (ROOT / first).exists() else None
-    part = ROOT / "rvrt_jax" / rest[0] if rest else None
-    if part is None or not (part.is_dir() or part.with_suffix(".py").exists()):
-        return "rvrt_jax"  # one of the public names
-    return rest[0]
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
+    """Returns the dotted names that a file imports anywhere, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level and node.module, f"{module}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_downwards(path):
-    module = module_of(path.relative_to(ROOT))
-    assert module in LEVEL, f"{module} is new: give it a layer in {Path(__file__).name}"
-    for imported in imports_of(path):
-        target = own_module(imported)
-        if target is not None:
-            assert target in LEVEL, f"{target} is new: give it a layer in {Path(__file__).name}"
-            assert LEVEL[target] >= LEVEL[module], f"{module} must not import {imported}"
+def own_imports(module: str) -> set[str]:
+    """Returns the modules of ours that a module imports: the longest part that names a file."""
+    found = set()
+    for name in imports_of(module):
+        parts = name.split(".")
+        prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        found |= {next((prefix for prefix in prefixes if prefix in modules()), module)}
+    return found - {module}
 
 
-@pytest.mark.parametrize("package", FREE_OF_JAX)
-def test_data_and_conversion_import_no_jax(package):
-    """Not even through other modules of ours: worker processes start without it."""
-    for path in sorted((ROOT / "rvrt_jax" / package).rglob("*.py")):
-        if path.name == "__main__.py":  # an entry point, which nothing imports
-            continue
-        for imported in imports_of(path):
-            assert imported.split(".")[0] not in JAX, f"{path} imports {imported}"
-            assert own_module(imported) in (None, "errors", package), f"{path} imports {imported}"
+def room_of(module: str) -> str:
+    """Returns the room of a module: its folder in the package, or the file at a root."""
+    first, *rest = module.split(".")
+    return rest[0] if first == "rvrt_jax" and rest else first
 
 
-def test_ops_import_little():
+@pytest.mark.parametrize("module", modules())
+def test_imports_follow_the_rules(module):
+    room = room_of(module)
+    if room in ENTRY_POINTS:
+        return
+    assert room in MAY_IMPORT, f"{room} is new: say in {Path(__file__).name} what it may import"
+    allowed = {room, "errors", "files", *MAY_IMPORT[room].split()}
+    for imported in own_imports(module):
+        assert room_of(imported) in allowed, f"{module} must not import {imported}"
+
+
+def test_no_import_leads_back():
+    """Not within a folder either: files can be read from the bottom up."""
+    graph = {module: own_imports(module) for module in modules()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names it
+
+
+@pytest.mark.parametrize("room", FREE_OF_JAX)
+def test_jax_is_not_loaded(room):
+    """Not even by what they import: the worker processes of the input pipeline load them."""
+    prefix = f"rvrt_jax.{room}"
+    reached, todo = set(), [m for m in modules() if m == prefix or m.startswith(f"{prefix}.")]
+    assert todo
+    while todo:
+        module = todo.pop()
+        reached.add(module)
+        todo += own_imports(module) - reached
+    for module in reached:
+        foreign = {name.split(".")[0] for name in imports_of(module)}
+        assert not foreign & JAX, f"{prefix} loads {foreign & JAX} through {module}"
+
+
+def test_ops_need_little():
     allowed = {"jax", "einops", "rvrt_jax"} | set(sys.stdlib_module_names)
-    for path in sorted((ROOT / "rvrt_jax" / "ops").glob("*.py")):
-        assert {name.split(".")[0] for name in imports_of(path)} <= allowed, path
+    for module in modules():
+        if room_of(module) == "ops":
+            assert {name.split(".")[0] for name in imports_of(module)} <= allowed, module
+
+
+@pytest.mark.parametrize("module", modules())
+def test_files_are_short(module):
+    lines = len(modules()[module].read_text().splitlines())
+    assert lines <= MOST_LINES, f"{module} has {lines} lines; is it two files?"
+
+
+def test_few_files_lie_at_the_root():
+    files = sorted(path.name for path in PACKAGE.glob("*.py"))
+    assert len(files) <= MOST_ROOT_FILES, files
