@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from rvrt_jax import models
-from rvrt_jax.data.options import Options
+from rvrt_jax.data.options import DataOptions
 from rvrt_jax.errors import UserError
 
 
@@ -166,4 +166,4 @@ def fine_tuned_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> Conf
 
 def data(**options: Any) -> ConfigDict:
     """Returns every option of the input pipeline, with `options` in place of the defaults."""
-    return ConfigDict(dataclasses.asdict(Options(**options)))
+    return ConfigDict(dataclasses.asdict(DataOptions(**options)))

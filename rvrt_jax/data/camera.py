@@ -16,8 +16,8 @@ BORDER = 2  # pixels that cubic interpolation may read beyond the view
 
 
 @dataclass(frozen=True)
-class Path:
-    """Where the camera looks, frame by frame, before it is placed on a source.
+class CameraPath:
+    """Where a camera looks, frame by frame, before it is placed on a source.
 
     shift: [t, 2] in view pixels. angle: [t] radians. zoom: [t], source pixels per view pixel.
     """
@@ -26,12 +26,12 @@ class Path:
     angle: np.ndarray
     zoom: np.ndarray
 
-    def calmer(self) -> "Path":
+    def calmer(self) -> "CameraPath":
         """The same path with less motion, less tilt and a closer zoom (never magnifying)."""
         zoom = 1 + 0.7 * (self.zoom - 1)
-        return Path(0.7 * self.shift, 0.7 * self.angle, np.maximum(zoom, 1))
+        return CameraPath(0.7 * self.shift, 0.7 * self.angle, np.maximum(zoom, 1))
 
-    def faster(self, factor: float) -> "Path":
+    def faster(self, factor: float) -> "CameraPath":
         """The same path, as seen on a layer that is nearer by `factor`."""
         return replace(self, shift=factor * self.shift)
 
@@ -46,7 +46,7 @@ class Path:
 
 def random_path(
     rng: np.random.Generator, num_frames: int, *, max_speed: float, max_zoom: float
-) -> Path:
+) -> CameraPath:
     """Draws a smooth path: a pan with some acceleration, a slow shake, a turn and a zoom.
 
     max_speed: of the pan, in view pixels a frame; speeds are log-uniform, a hundredth of it at
@@ -64,10 +64,10 @@ def random_path(
     # Most takes are level and turn little; heavy tails give the others.
     angle = rng.laplace(0, np.radians(3)) + time * rng.laplace(0, np.radians(0.25))
     zoom = max_zoom ** rng.uniform(0, 1) * np.exp(time * rng.laplace(0, 0.004))
-    return Path(shift, angle.clip(-np.pi / 4, np.pi / 4), np.maximum(zoom, 1))
+    return CameraPath(shift, angle.clip(-np.pi / 4, np.pi / 4), np.maximum(zoom, 1))
 
 
-def fit(path: Path, size: int, height: int, width: int) -> Path:
+def fit(path: CameraPath, size: int, height: int, width: int) -> CameraPath:
     """Calms the path until its views fit into a height x width source.
 
     Raises ValueError if the source is smaller than the view.
@@ -80,7 +80,7 @@ def fit(path: Path, size: int, height: int, width: int) -> Path:
             return path
         path = path.calmer()
     still = np.zeros(len(path.angle))
-    return Path(np.zeros_like(path.shift), still, still + 1)
+    return CameraPath(np.zeros_like(path.shift), still, still + 1)
 
 
 def bounds(matrices: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

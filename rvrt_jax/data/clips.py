@@ -15,7 +15,7 @@ BUNDLED = Path(__file__).parent.parent / "assets" / "clips"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip(abc.ABC):
+class SourceClip(abc.ABC):
     """A scene, or a photo (frames = 1), that is read on demand. Pickles small: no pixels.
 
     max_step: largest distance between frames used as neighbours. weight: how often it is drawn.
@@ -34,7 +34,7 @@ class Clip(abc.ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayClip(Clip):
+class ArrayClip(SourceClip):
     """A clip in an .npy file, which is mapped once in each process and read where it is touched."""
 
     path: str

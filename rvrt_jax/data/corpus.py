@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rvrt_jax.data import camera as motion
-from rvrt_jax.data import clips, plain, published, records
-from rvrt_jax.data.clips import Clip
-from rvrt_jax.data.options import GIVEN, Options
+from rvrt_jax.data import camera, clips, plain, published, records
+from rvrt_jax.data.clips import SourceClip
+from rvrt_jax.data.options import GIVEN, DataOptions
 from rvrt_jax.errors import UserError
 
 _SHOWN = 10  # names in a message
@@ -16,17 +15,17 @@ _SHOWN = 10  # names in a message
 class Pair:
     """A clip and its degraded version, frame by frame; lq is None if that is made of gt."""
 
-    gt: Clip
-    lq: Clip | None = None
+    gt: SourceClip
+    lq: SourceClip | None = None
 
 
-def load(options: Options) -> tuple[list[Pair], list[Clip]]:
+def load(options: DataOptions) -> tuple[list[Pair], list[SourceClip]]:
     """Returns (clips, photos) to train on.
 
     Raises UserError, before any frame is decoded, if the data is missing or broken, and naming
     the clips that are too short or too small for the options or whose LQ does not go with its GT.
     """
-    photos: Sequence[Clip] = []
+    photos: Sequence[SourceClip] = []
     if options.dataset == "real":
         videos, photos = clips.load_prepared(options.root)
         pairs = [Pair(clip) for clip in videos]
@@ -42,7 +41,7 @@ def load(options: Options) -> tuple[list[Pair], list[Clip]]:
     if options.photo_fraction < 1:
         check(pairs, options, where=options.root)
     if options.photo_fraction > 0:
-        border = 2 * options.margin + 2 * motion.BORDER
+        border = 2 * options.margin + 2 * camera.BORDER
         _check_size(photos, options.gt_size + border, options, where=options.root)
     return (
         pairs if options.photo_fraction < 1 else [],
@@ -50,7 +49,7 @@ def load(options: Options) -> tuple[list[Pair], list[Clip]]:
     )
 
 
-def find(dataset: str, root: str, lq_root: str, *, split: str, options: Options) -> list[Pair]:
+def find(dataset: str, root: str, lq_root: str, *, split: str, options: DataOptions) -> list[Pair]:
     """Returns the clips of a published set or of plain folders, with LQ where it is given."""
     given = options.degradation == GIVEN
     if dataset == "own":
@@ -65,7 +64,7 @@ def find(dataset: str, root: str, lq_root: str, *, split: str, options: Options)
     return [Pair(*pair) for pair in records.load(root, dataset, split, lq=given)]
 
 
-def check(pairs: Sequence[Pair], options: Options, *, where: str) -> None:
+def check(pairs: Sequence[Pair], options: DataOptions, *, where: str) -> None:
     """Raises UserError naming the clips that do not fit the options."""
     short = [pair.gt.name for pair in pairs if pair.gt.frames < options.num_frames]
     if short:
@@ -80,7 +79,7 @@ def check(pairs: Sequence[Pair], options: Options, *, where: str) -> None:
             check_pair(pair.gt, pair.lq, options)
 
 
-def check_pair(gt: Clip, lq: Clip, options: Options) -> None:
+def check_pair(gt: SourceClip, lq: SourceClip, options: DataOptions) -> None:
     """Raises UserError if the degraded clip does not go with the sharp one."""
     if gt.frames != lq.frames:
         raise UserError(f"{gt.name} has {gt.frames} sharp, but {lq.frames} degraded frames.")
@@ -92,7 +91,9 @@ def check_pair(gt: Clip, lq: Clip, options: Options) -> None:
         )
 
 
-def _check_size(items: Sequence[Clip], smallest: int, options: Options, *, where: str) -> None:
+def _check_size(
+    items: Sequence[SourceClip], smallest: int, options: DataOptions, *, where: str
+) -> None:
     if not items:
         raise UserError(
             f"{where} has no clips or photos left to draw from; change exclude or "
@@ -106,7 +107,7 @@ def _check_size(items: Sequence[Clip], smallest: int, options: Options, *, where
         )
 
 
-def _paired(gt: list[Clip], lq: list[Clip], root: str, lq_root: str) -> list[Pair]:
+def _paired(gt: list[SourceClip], lq: list[SourceClip], root: str, lq_root: str) -> list[Pair]:
     """Pairs clips by name, or one with one."""
     if len(gt) == len(lq) == 1:
         return [Pair(gt[0], lq[0])]

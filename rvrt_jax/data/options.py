@@ -14,7 +14,7 @@ BUNDLED, NONE = "bundled", "none"
 
 
 @dataclass(frozen=True)
-class Options:
+class DataOptions:
     """The meaning of `config.data`.
 
     dataset: "real" (fetched by rvrt_jax.data.prepare), "own" (plain folders of images and video
@@ -67,7 +67,7 @@ class Options:
     validation_sigma: float = 30.0
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> "Options":
+    def read(cls, config: Mapping[str, Any]) -> "DataOptions":
         """Builds options from a mapping; raises UserError on an unknown key or a bad value."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(config) - known)

@@ -8,11 +8,10 @@ from typing import Any
 import grain
 import numpy as np
 
-from rvrt_jax.data import clips
-from rvrt_jax.data import corpus as material
+from rvrt_jax.data import clips, corpus
 from rvrt_jax.data.corpus import Pair
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
-from rvrt_jax.data.options import BUNDLED, GIVEN, NOISE, NONE, Options
+from rvrt_jax.data.options import BUNDLED, GIVEN, NOISE, NONE, DataOptions
 from rvrt_jax.data.sampler import Sampler, mirrored, noisy, to_float
 from rvrt_jax.errors import UserError
 
@@ -30,12 +29,12 @@ def train(
 ) -> grain.IterDataset:
     """Returns an endless dataset of batches; its iterators' state can be saved and restored.
 
-    config: see Options. batch_size: of this shard. Shards of the same seed share no sample.
+    config: see DataOptions. batch_size: of this shard. Shards of the same seed share no sample.
     Batches hold float32: lq [b, t, gt_size/scale, gt_size/scale, c] and gt [b, t, gt_size, gt_size,
     3], as `Sampler.map` says.
     Raises UserError before the first batch if the data is missing or does not fit the options.
     """
-    options = Options.read(config)
+    options = DataOptions.read(config)
     dataset = (
         grain.MapDataset.range(SAMPLES)[shard_index::shard_count]
         .map(Sampler(options, seed))
@@ -60,7 +59,7 @@ def train(
     )
 
 
-def _check_shared_memory(options: Options, batch_size: int, *, held: int) -> None:
+def _check_shared_memory(options: DataOptions, batch_size: int, *, held: int) -> None:
     """Raises UserError if `held` batches, which workers hand over there, do not fit /dev/shm."""
     if not SHARED_MEMORY.is_dir():
         return
@@ -77,13 +76,13 @@ def _check_shared_memory(options: Options, batch_size: int, *, held: int) -> Non
 
 
 def validation(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the validation clips as [{"name", "lq", "gt"}], see Options for which.
+    """Returns the validation clips as [{"name", "lq", "gt"}], see DataOptions for which.
 
     gt: uint8 [t, h, w, 3], cut to a multiple of the scale. lq: uint8 [t, h/scale, w/scale, 3], or,
     where noise is added, float32 [t, h, w, 4] with its level / 255 as the last channel.
     Raises UserError if the clips are missing or do not fit the options.
     """
-    options = Options.read(config)
+    options = DataOptions.read(config)
     if options.validation_dataset == NONE:
         return []
     if options.validation_dataset == BUNDLED:
@@ -95,7 +94,7 @@ def validation(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         pairs = {name: (gt, None) for name, gt in clips.load_folders(clips.BUNDLED).items()}
         chosen = [(name, *pairs[name]) for name in _evenly(list(pairs), options.validation_clips)]
     else:
-        found = material.find(
+        found = corpus.find(
             options.validation_dataset,
             options.validation_root,
             options.validation_lq_root,
@@ -117,16 +116,16 @@ def _evenly(items: list, count: int) -> list:
     return [items[k * len(items) // count] for k in range(count)]
 
 
-def _read(pair: Pair, options: Options) -> tuple[np.ndarray, np.ndarray | None]:
+def _read(pair: Pair, options: DataOptions) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads the frames to validate on."""
     count = min(options.validation_frames or pair.gt.frames, pair.gt.frames)
     if pair.lq is not None:
-        material.check_pair(pair.gt, pair.lq, options)
+        corpus.check_pair(pair.gt, pair.lq, options)
     return pair.gt.read(0, count), None if pair.lq is None else pair.lq.read(0, count)
 
 
 def _finished(
-    gt: np.ndarray, lq: np.ndarray | None, index: int, options: Options
+    gt: np.ndarray, lq: np.ndarray | None, index: int, options: DataOptions
 ) -> dict[str, np.ndarray]:
     """Degrades, crops and mirrors a validation clip."""
     count, scale = options.validation_frames or len(gt), options.scale
@@ -143,7 +142,7 @@ def _finished(
     return {"lq": lq, "gt": gt}
 
 
-def _centre(gt: np.ndarray, lq: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray]:
+def _centre(gt: np.ndarray, lq: np.ndarray, options: DataOptions) -> tuple[np.ndarray, np.ndarray]:
     """Crops both to the square in the middle that the options ask for."""
     size, scale = options.validation_size, options.scale
     if not size:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rvrt_jax.data.clips import Clip, to_8_bit
+from rvrt_jax.data.clips import SourceClip, to_8_bit
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
 from rvrt_jax.media.frames import is_video, open_frames
@@ -16,7 +16,7 @@ from rvrt_jax.media.video_reader import VideoReader
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesClip(Clip):
+class ImagesClip(SourceClip):
     """A folder of images; 16-bit ones are rounded to 8."""
 
     folder: str
@@ -28,7 +28,7 @@ class ImagesClip(Clip):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoClip(Clip):
+class VideoClip(SourceClip):
     """A video file, decoded from the key frame before the frames asked for."""
 
     path: str
@@ -43,7 +43,7 @@ def _video(path: str) -> VideoReader:
     return VideoReader(Path(path))
 
 
-def find(root: str | Path) -> list[Clip]:
+def find(root: str | Path) -> list[SourceClip]:
     """Returns the clips of a folder: its sub-folders of images and its video files, by name.
 
     A folder that holds images itself, or a video file, is one clip. Headers of all images and the
@@ -75,7 +75,7 @@ def find(root: str | Path) -> list[Clip]:
     return clips
 
 
-def _open(path: Path) -> Clip:
+def _open(path: Path) -> SourceClip:
     with open_frames(path) as source:
         fixed = {"frames": source.length, "height": source.height, "width": source.width}
         if source.names is None:
@@ -88,7 +88,7 @@ def _open(path: Path) -> Clip:
         )
 
 
-def _check_names(clips: list[Clip], root: Path) -> None:
+def _check_names(clips: list[SourceClip], root: Path) -> None:
     names = [clip.name for clip in clips]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

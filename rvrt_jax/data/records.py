@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from rvrt_jax.data import published
-from rvrt_jax.data.clips import Clip, to_8_bit
+from rvrt_jax.data.clips import SourceClip, to_8_bit
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
 from rvrt_jax.media.frame_source import FrameSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordClip(Clip):
+class RecordClip(SourceClip):
     """Records first to first + frames - 1 of a split; stream is "gt" or "lq"."""
 
     folder: str

@@ -8,22 +8,20 @@ camera with, sometimes, a second layer before it. LR frames that are made on the
 import grain
 import numpy as np
 
-from rvrt_jax.data import camera as motion
-from rvrt_jax.data import corpus as material
-from rvrt_jax.data import degrade
+from rvrt_jax.data import camera, corpus, degrade
 from rvrt_jax.data.augment import augment
-from rvrt_jax.data.clips import Clip
-from rvrt_jax.data.options import NOISE, Options
+from rvrt_jax.data.clips import SourceClip
+from rvrt_jax.data.options import NOISE, DataOptions
 
 
 class Sampler(grain.transforms.Map):
     """Makes sample number `index`. Picklable: files are opened anew in each process."""
 
-    def __init__(self, options: Options, seed: int):
+    def __init__(self, options: DataOptions, seed: int):
         """Raises UserError if the data is missing or does not fit the options."""
         self.options = options
         self.seed = seed
-        self.videos, self.photos = material.load(options)
+        self.videos, self.photos = corpus.load(options)
         self._video_weights = np.cumsum([pair.gt.weight for pair in self.videos])
         self._photo_weights = np.cumsum([photo.weight for photo in self.photos])
 
@@ -53,12 +51,12 @@ class Sampler(grain.transforms.Map):
         if pair.lq is not None:
             return self._cropped(pair.lq.read(start, stop, step), frames, rng)
         h, w = frames.shape[1:3]
-        room = min(h, w) >= self._view_size() + 2 * motion.BORDER
+        room = min(h, w) >= self._view_size() + 2 * camera.BORDER
         if room and rng.random() < self.options.camera_fraction:
             return self._degraded(self._layer(frames, self._path(rng), rng))
         return self._as_filmed(frames, rng)
 
-    def _times(self, clip: Clip, rng: np.random.Generator) -> tuple[int, int, int]:
+    def _times(self, clip: SourceClip, rng: np.random.Generator) -> tuple[int, int, int]:
         count = self.options.num_frames
         longest = max(1, min(clip.max_step, (clip.frames - 1) // max(1, count - 1)))
         step = int(rng.integers(1, longest + 1))
@@ -102,23 +100,23 @@ class Sampler(grain.transforms.Map):
         if rng.random() < self.options.parallax_fraction:
             nearer = path.faster(rng.uniform(1.3, 2.5))
             above = self._layer(self._draw_photo(rng), nearer, rng, cutout=True)
-            views = motion.overlay(views, above)
+            views = camera.overlay(views, above)
         return views
 
     def _draw_photo(self, rng: np.random.Generator) -> np.ndarray:
         return self.photos[_draw(self._photo_weights, rng)].read(0, 1)
 
-    def _path(self, rng: np.random.Generator) -> motion.Path:
+    def _path(self, rng: np.random.Generator) -> camera.CameraPath:
         options = self.options
         speed = options.max_speed * options.scale
-        return motion.random_path(
+        return camera.random_path(
             rng, options.num_frames, max_speed=speed, max_zoom=options.max_zoom
         )
 
     def _layer(
         self,
         source: np.ndarray,
-        path: motion.Path,
+        path: camera.CameraPath,
         rng: np.random.Generator,
         *,
         cutout: bool = False,
@@ -129,12 +127,12 @@ class Sampler(grain.transforms.Map):
         """
         h, w = source.shape[1:3]
         size = self._view_size()
-        matrices = motion.fit(path, size, h, w).matrices(size)
-        places = [motion.place(rng, matrices, size, h, w) for _ in range(self.options.tries)]
+        matrices = camera.fit(path, size, h, w).matrices(size)
+        places = [camera.place(rng, matrices, size, h, w) for _ in range(self.options.tries)]
         matrices = max(places, key=lambda place: interest(_region(source, place, size)))
         if cutout:
-            source, matrices = motion.cut_out(rng, source, matrices, size)
-        return motion.render(source, matrices, size)
+            source, matrices = camera.cut_out(rng, source, matrices, size)
+        return camera.render(source, matrices, size)
 
     def _degraded(
         self, around: np.ndarray, *, top: int | None = None, left: int | None = None
@@ -183,7 +181,7 @@ def interest(frames: np.ndarray) -> float:
 
 
 def _region(source: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
-    low, high = motion.bounds(matrices, size)
+    low, high = camera.bounds(matrices, size)
     (x0, y0), (x1, y1) = low.astype(int), high.astype(int) + 1
     return source[:, y0:y1, x0:x1]
 

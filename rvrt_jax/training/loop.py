@@ -19,7 +19,7 @@ import optax
 
 from rvrt_jax import models, parallel
 from rvrt_jax.data import pipeline
-from rvrt_jax.data.options import Options
+from rvrt_jax.data.options import DataOptions
 from rvrt_jax.errors import UserError
 from rvrt_jax.training import checkpoint, optim, state, step, validation
 from rvrt_jax.training.checkpoint import Checkpoints
@@ -278,7 +278,7 @@ def _check(config: Config) -> None:
 
 def _check_input(config: Config, model: Any) -> None:
     """Raises UserError if the samples that `config.data` describes do not fit the network."""
-    options = Options.read(config.data.to_dict())
+    options = DataOptions.read(config.data.to_dict())
     size = options.gt_size // options.scale
     if options.scale != model.scale:
         raise UserError(f"config.data.scale={options.scale}, but the network's is {model.scale}.")

@@ -11,7 +11,7 @@ from helpers import archives, films
 
 from rvrt_jax.data import pipeline, plain
 from rvrt_jax.data.degrade import bicubic_down, blur_down
-from rvrt_jax.data.options import Options
+from rvrt_jax.data.options import DataOptions
 from rvrt_jax.data.prepare import __main__ as prepare
 from rvrt_jax.data.sampler import Sampler
 from rvrt_jax.errors import UserError
@@ -60,7 +60,7 @@ def pairs(clips, tmp_path_factory):
 
 
 def sampler(seed=0, **options):
-    return Sampler(Options.read({**OWN, **options}), seed)
+    return Sampler(DataOptions.read({**OWN, **options}), seed)
 
 
 def to_8_bit(x):
@@ -197,7 +197,7 @@ def test_batches_of_videos_and_folders_resume(tmp_path, clips):
     resumed = iter(pipeline.train(config, seed=3, batch_size=2))
     resumed.set_state(state)
     batch = next(resumed)
-    make = Sampler(Options.read(config), 3)
+    make = Sampler(DataOptions.read(config), 3)
     for key in ("lq", "gt"):
         np.testing.assert_array_equal(batch[key], expected[key])
         np.testing.assert_array_equal(batch[key][1], make.map(3)[key])

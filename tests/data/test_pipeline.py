@@ -8,11 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from rvrt_jax.data import camera as motion
-from rvrt_jax.data import clips, pipeline
+from rvrt_jax.data import camera, clips, pipeline
 from rvrt_jax.data.augment import augment
 from rvrt_jax.data.degrade import bicubic_down, blur_down
-from rvrt_jax.data.options import Options
+from rvrt_jax.data.options import DataOptions
 from rvrt_jax.data.sampler import Sampler
 from rvrt_jax.errors import UserError
 
@@ -81,7 +80,7 @@ def test_batches_have_their_shape_type_and_range(root, degradation):
 @pytest.mark.parametrize("degrade", [bicubic_down, blur_down])
 def test_the_lr_of_a_crop_is_the_crop_of_the_whole_lr(root, degrade):
     name = {bicubic_down: "bicubic", blur_down: "blur_down"}[degrade]
-    options = Options.read({**SMALL, "root": root, "degradation": name, "tries": 1})
+    options = DataOptions.read({**SMALL, "root": root, "degradation": name, "tries": 1})
     sampler = Sampler(options, seed=0)
     street = sampler.videos[0].gt.read(0, 3)[:, :64, :88]
     whole = degrade(street)
@@ -103,7 +102,7 @@ def test_the_lr_of_a_crop_is_the_crop_of_the_whole_lr(root, degrade):
 
 def test_samples_depend_on_seed_and_index_alone(root):
     config = {**SMALL, "root": root}
-    options = Options.read(config)
+    options = DataOptions.read(config)
     first, again = Sampler(options, seed=1), Sampler(options, seed=1)
     order = [7, 0, 3]
     drawn = {index: first.map(index) for index in order}
@@ -142,7 +141,7 @@ def test_workers_give_the_batches_of_threads(root):
 
 
 def test_sampler_is_a_small_pickle(root):
-    sampler = Sampler(Options.read({**SMALL, "root": root}), seed=0)
+    sampler = Sampler(DataOptions.read({**SMALL, "root": root}), seed=0)
     content = pickle.dumps(sampler)
     assert len(content) < 5000  # paths and not pixels
     assert same(pickle.loads(content).map(5), sampler.map(5))
@@ -197,13 +196,13 @@ def test_augmentation_treats_all_alike_and_reaches_every_pose():
 
 def test_a_still_camera_sees_the_source_itself():
     source = texture(4, 60, 80, 3)[None]
-    still = motion.Path(np.zeros((3, 2)), np.zeros(3), np.ones(3))
+    still = camera.CameraPath(np.zeros((3, 2)), np.zeros(3), np.ones(3))
     matrices = still.matrices(21)
-    low, _ = motion.bounds(matrices, 21)
+    low, _ = camera.bounds(matrices, 21)
     moved = (
         matrices + np.array([[0, 0, 30], [0, 0, 20]]) - np.array([[0, 0, low[0]], [0, 0, low[1]]])
     )
-    views = motion.render(source, moved, 21)
+    views = camera.render(source, moved, 21)
     # Half-pixel cubic samples averaged in pairs: a slight blur of a smooth image, no shift.
     expected = source[0, 20:41, 30:51].astype(int)
     assert np.abs(views - expected).max() <= 4
@@ -213,10 +212,10 @@ def test_a_still_camera_sees_the_source_itself():
 
 def test_a_zoomed_view_is_the_average_of_its_pixels():
     source = texture(6, 90, 90, 3)[None]
-    matrices = motion.Path(np.zeros((1, 2)), np.zeros(1), np.full(1, 4.0)).matrices(11)
+    matrices = camera.CameraPath(np.zeros((1, 2)), np.zeros(1), np.full(1, 4.0)).matrices(11)
     # The first view pixel goes to the centre of the block [12:16, 20:24].
     matrices[:, :, 2] = [21.5, 13.5]
-    view = motion.render(source, matrices, 11)[0].astype(float)
+    view = camera.render(source, matrices, 11)[0].astype(float)
     blocks = source[0, 12:56, 20:64].reshape(11, 4, 11, 4, 3).mean((1, 3))
     # The contrast of the texture is 40 levels; a shift by a pixel would cost about 7.
     assert np.abs(view - blocks).mean() < 3
@@ -226,28 +225,28 @@ def test_a_zoomed_view_shows_no_aliasing():
     y, x = np.mgrid[:120, :120]
     board = np.repeat(((y + x) % 2 * 255).astype(np.uint8)[None, ..., None], 3, axis=-1)
     for zoom in (2.0, 2.7, 4.0):
-        matrices = motion.Path(np.zeros((1, 2)), np.zeros(1), np.full(1, zoom)).matrices(11)
+        matrices = camera.CameraPath(np.zeros((1, 2)), np.zeros(1), np.full(1, zoom)).matrices(11)
         matrices[:, :, 2] = [30.2, 25.9]
         # The board has a contrast of 127; at most 3 % of it may come through.
-        assert np.abs(motion.render(board, matrices, 11).astype(int) - 127).max() <= 4
+        assert np.abs(camera.render(board, matrices, 11).astype(int) - 127).max() <= 4
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_cameras_stay_inside_the_source(seed):
     rng = np.random.default_rng(seed)
     h, w = rng.integers(60, 200, 2)
-    path = motion.random_path(rng, 7, max_speed=40, max_zoom=4)
-    matrices = motion.place(rng, motion.fit(path, 40, h, w).matrices(40), 40, h, w)
-    low, high = motion.bounds(matrices, 40)
+    path = camera.random_path(rng, 7, max_speed=40, max_zoom=4)
+    matrices = camera.place(rng, camera.fit(path, 40, h, w).matrices(40), 40, h, w)
+    low, high = camera.bounds(matrices, 40)
     assert low.min() >= 1.999 and high[0] <= w - 2.999 and high[1] <= h - 2.999
-    assert not np.any(motion.render(np.full((1, h, w, 3), 200, np.uint8), matrices, 40) != 200)
+    assert not np.any(camera.render(np.full((1, h, w, 3), 200, np.uint8), matrices, 40) != 200)
 
 
 def test_pan_moves_the_picture_by_its_speed():
     source = texture(5, 100, 200, 3)[None]
     shift = np.array([[-8.0, 0], [0, 0], [8, 0]])
-    matrices = motion.Path(shift, np.zeros(3), np.ones(3)).matrices(40)
-    views = motion.render(source, matrices + np.array([[0, 0, 90], [0, 0, 50]]), 40).astype(int)
+    matrices = camera.CameraPath(shift, np.zeros(3), np.ones(3)).matrices(40)
+    views = camera.render(source, matrices + np.array([[0, 0, 90], [0, 0, 50]]), 40).astype(int)
     assert np.abs(views[0][:, 8:] - views[1][:, :-8]).max() <= 1
     assert np.abs(views[1][:, 8:] - views[2][:, :-8]).max() <= 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rvrt_jax import models
-from rvrt_jax.data.options import Options
+from rvrt_jax.data.options import DataOptions
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("rvrt_*.py"))
@@ -121,7 +121,7 @@ INPUTS = {  # set, how LQ comes about, scale, frames the network sees, reversal,
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_published_recipes_take_the_published_input(name, monkeypatch):
-    data = Options.read(_recipe(name, monkeypatch).data.to_dict())
+    data = DataOptions.read(_recipe(name, monkeypatch).data.to_dict())
     found = (data.dataset, data.degradation, data.scale, data.sample_frames, data.reverse_fraction)
     assert (*found, data.validation_dataset) == INPUTS[name]
     assert data.sigma == (0, 50) and data.exclude == ()
