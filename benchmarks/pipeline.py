@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from rvrt_jax.data import clips, pipeline
-from rvrt_jax.data.prepare import __main__ as prepare
+from rvrt_jax.data.prepare import tfds_builder
 
 FRAMES = 100  # of a clip
 
@@ -69,12 +69,12 @@ def made_up(folder: Path) -> dict[str, dict[str, Any]]:
     large, small = frames(720, 1280), frames(480, 854)
     data = folder / "data"
     write(folder / "reds/train_sharp/001", large, name="{:08d}.png")
-    prepare.prepare("reds", folder / "reds", data, partial=True)
+    tfds_builder.prepare("reds", folder / "reds", data, partial=True)
     for stream in ("sharp", "blur"):
         write(folder / f"gopro/train/clip/{stream}", large, name="{:06d}.png")
-    prepare.prepare("gopro", folder / "gopro", data, partial=True)
+    tfds_builder.prepare("gopro", folder / "gopro", data, partial=True)
     write(folder / "davis/JPEGImages/480p/clip", small, name="{:05d}.jpg")
-    prepare.prepare("davis", folder / "davis", data, partial=True)
+    tfds_builder.prepare("davis", folder / "davis", data, partial=True)
     film(folder / "film.mp4", large)
     return {
         "reds": as_published("reds", data, num_frames=30),

@@ -11,7 +11,8 @@ import numpy as np
 
 from rvrt_jax.errors import UserError
 
-BUNDLED = Path(__file__).parent.parent / "assets" / "clips"
+ASSETS = Path(__file__).parents[1] / "assets"
+BUNDLED = ASSETS / "clips"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from helpers import archives, films
 from rvrt_jax.data import pipeline, plain
 from rvrt_jax.data.degrade import bicubic_down, blur_down
 from rvrt_jax.data.options import DataOptions
-from rvrt_jax.data.prepare import __main__ as prepare
+from rvrt_jax.data.prepare import tfds_builder
 from rvrt_jax.data.sampler import Sampler
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.video_reader import VideoReader
@@ -304,7 +304,7 @@ def test_broken_files_of_all_clips_are_told(tmp_path, clips):
 def test_a_prepared_set_trains_by_its_published_numbers(tmp_path, monkeypatch):
     archives.small_counts(monkeypatch)
     source = archives.unpack(archives.gopro(), tmp_path / "download")
-    prepare.prepare("gopro", source, tmp_path / "data")
+    tfds_builder.prepare("gopro", source, tmp_path / "data")
     config = {**OWN, "dataset": "gopro", "root": str(tmp_path / "data"), "scale": 1}
     make = sampler(**{**config, "degradation": "given"})
     sharp, blurred = {}, {}

