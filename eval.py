@@ -91,7 +91,7 @@ def _run() -> None:
 
 def _restore() -> None:
     """Restores --input."""
-    from rvrt_jax import evaluation  # here, so that --help and a wrong flag answer at once
+    from rvrt_jax.evaluation import files as evaluation  # --help and a wrong flag answer at once
 
     name, fields = evaluation.model_fields(CONFIG.value, dtype=DTYPE.value)
     evaluation.run(
@@ -120,6 +120,7 @@ def _restore() -> None:
 
 def _run_test_sets(sets: list[str]) -> None:
     """Runs test sets by the published protocol."""
+    from rvrt_jax import files
     from rvrt_jax.evaluation import files as evaluation
     from rvrt_jax.evaluation import protocol
     from rvrt_jax.evaluation import report as scoreboard
@@ -133,9 +134,8 @@ def _run_test_sets(sets: list[str]) -> None:
     name, fields = evaluation.model_fields(config, dtype=DTYPE.value)
     label = "all" if config is None else command_line.config_name()
     output = Path(OUTPUT.value or Path("results") / label)
-    if not OVERWRITE.value:
-        for file in scoreboard.FILES:
-            evaluation.check_free(str(output / file))
+    outputs = [output / file for file in scoreboard.FILES]
+    files.check_outputs(outputs, inputs=[], overwrite=OVERWRITE.value)
     tile = evaluation.parse_tile(TILE.value) if flags.FLAGS["tile"].present else "published"
     cut = flags.FLAGS["tile"].present or flags.FLAGS["overlap"].present
     overlap = evaluation.parse_triple(OVERLAP.value, "overlap") if cut else None

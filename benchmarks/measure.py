@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rvrt_jax.files import write_text
+
 RESULTS = Path(__file__).parent / "results"
 MIB = 2**20
 
@@ -111,9 +113,6 @@ def _cell(value: Any) -> str:
 
 def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> None:
     """Writes a result beside the machine it was measured on to `folder`/`name`.json."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps({"machine": machine(), **result}, indent=2) + "\n")
     print(f"wrote {path}")

@@ -20,8 +20,7 @@ from rvrt_jax.data.degrade import bicubic_down, imresize
 from rvrt_jax.errors import UserError, exit_code
 from rvrt_jax.evaluation import metrics, scoring
 from rvrt_jax.evaluation import picture as compare
-from rvrt_jax.evaluation.files import check_free
-from rvrt_jax.files import replacing
+from rvrt_jax.files import check_free, write_text
 from rvrt_jax.media.frames import open_writer, to_uint
 from rvrt_jax.restoration import restore as inference
 from rvrt_jax.weights import catalogue as weights
@@ -143,8 +142,7 @@ def _write(
     shown = len(truth) // 2
     panels = [(f"{v.name}, {v.scores['psnr_rgb']:.2f} dB", v.frames[shown]) for v in versions]
     compare.write(picture, compare.picture([*panels, ("ground truth", truth[shown])]))
-    with replacing(scores) as temporary:
-        Path(temporary).write_text(scoring.to_json(report))
+    write_text(scores, scoring.to_json(report))
     print(f"the clip restored by {chosen.name}: {video}")
     print(f"all versions side by side: {picture}")
     print(f"the scores: {scores}")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import picture as compare
 from rvrt_jax.evaluation import scoring
-from rvrt_jax.files import replacing
+from rvrt_jax.files import check_outputs, write_text
 from rvrt_jax.media.frames import is_video, open_frames, open_writer, to_uint
 from rvrt_jax.restoration.restore import (
     check_options,
@@ -133,26 +133,29 @@ def find_clips(source: str, output: str, *, gt: str | None, picture: str | None)
     return clips
 
 
-def check_files(clips: list[Clip], scale: int, options: Options, *, overwrite: bool) -> None:
-    """Raises UserError if an output is taken, or a ground truth does not fit its clip."""
+def check_files(
+    clips: list[Clip],
+    scale: int,
+    options: Options,
+    *,
+    inputs: Iterable[str] = (),
+    outputs: Iterable[str] = (),
+    overwrite: bool,
+) -> None:
+    """Raises UserError if an output is taken or an input, or a ground truth does not fit its clip.
+
+    inputs, outputs: further files that are read and written, such as weights and scores.
+    """
+    read, written = list(inputs), [*outputs]
     for clip in clips:
-        for path in filter(None, (clip.output, clip.picture)):
-            if os.path.realpath(path) in map(os.path.realpath, filter(None, (clip.input, clip.gt))):
-                raise UserError(
-                    f"{path} would be overwritten by its own result; choose another output."
-                )
-            if not overwrite:
-                check_free(path)
+        written += filter(None, (clip.output, clip.picture))
         with open_frames(clip.input, fps=options.fps, damaged=options.damaged) as source:
+            read += map(str, source.files)
             if clip.gt is not None:
                 with open_frames(clip.gt) as truth:
+                    read += map(str, truth.files)
                     _check_truth(clip, source, truth, scale)
-
-
-def check_free(path: str) -> None:
-    """Raises UserError if there is something at `path`, other than an empty folder."""
-    if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise UserError(f"{path} exists. Choose another name, or pass --overwrite.")
+    check_outputs(written, inputs=read, overwrite=overwrite)
 
 
 def _check_truth(clip: Clip, source, truth, scale: int) -> None:
@@ -312,12 +315,14 @@ def run(
     which the weights themselves say. Raises UserError or OSError for what the user can mend: before
     the first frame is computed where that can be known.
     """
-    if scores_file is not None and not overwrite:
-        check_free(scores_file)
     clips = find_clips(source, output, gt=gt, picture=picture)
     loaded = loading.load_described(weights, model_name, **fields)
     stages = _stages(loaded, stage2, options)
-    check_files(clips, stages.scale, options, overwrite=overwrite)
+    others = {
+        "inputs": [path for path in (weights, stage2) if path and os.path.exists(path)],
+        "outputs": [scores_file] if scores_file else [],
+    }
+    check_files(clips, stages.scale, options, **others, overwrite=overwrite)
     print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
     results = [restore_clip(stages, clip, options, overwrite=overwrite) for clip in clips]
     summary = scoring.summarise(results)
@@ -336,8 +341,7 @@ def run(
         **summary,
     }
     if scores_file is not None:
-        with replacing(scores_file) as temporary:
-            Path(temporary).write_text(scoring.to_json(report))
+        write_text(scores_file, scoring.to_json(report))
     return report
 
 

@@ -1,12 +1,11 @@
 """A picture of several versions of a frame side by side, with the same detail of each enlarged."""
 
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from rvrt_jax.files import replacing
+from rvrt_jax.files import write_bytes
 
 PANEL_WIDTH = (
     320,
@@ -69,8 +68,7 @@ def write(path: str | os.PathLike, image: np.ndarray) -> None:
     ok, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     if not ok:
         raise OSError(f"cannot encode the picture for {path} as a PNG.")
-    with replacing(path) as temporary:
-        Path(temporary).write_bytes(data.tobytes())
+    write_bytes(path, data.tobytes())
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rvrt_jax.evaluation import scoring
 from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Job
-from rvrt_jax.files import replacing
+from rvrt_jax.files import write_text
 
 FILES = ("scores.md", "scores.csv", "scores.json")
 Frame = dict[str, float]  # the scores of a frame
@@ -116,6 +116,5 @@ def write(output: Path, report: dict[str, Any], jobs: list[Job], scores: list[li
         writer.writerows(place | {"frame": first + i} | frame for i, frame in enumerate(frames))
     texts = (markdown(report["sets"]), lines.getvalue(), scoring.to_json(report))
     for name, text in zip(FILES, texts, strict=True):
-        with replacing(output / name) as temporary:
-            Path(temporary).write_text(text)
+        write_text(output / name, text)
     print(f"wrote {', '.join(str(output / name) for name in FILES)}")

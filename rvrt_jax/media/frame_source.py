@@ -1,7 +1,7 @@
 """What folders of images and video files have in common."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -16,11 +16,12 @@ class FrameSource(abc.ABC):
 
     Iterating yields [height, width, 3] RGB, uint8 (bits = 8) or uint16 (bits = 16).
     length: number of frames; of a video what the file announces, and a decoder may in rare cases
-    give fewer. fps: None for images whose rate was not given. names: file names of images, None for
-    a video.
+    give fewer. files: what is read. fps: None for images whose rate was not given. names: file
+    names of images, None for a video.
     """
 
     path: Path
+    files: Sequence[Path]
     length: int
     height: int
     width: int

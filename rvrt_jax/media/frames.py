@@ -6,8 +6,6 @@ under their name only when they are complete.
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.files import check_outputs, replacing
 from rvrt_jax.media import images
 from rvrt_jax.media.frame_source import DTYPES, FrameSource
 from rvrt_jax.media.image_folders import FolderWriter, ImageReader
@@ -111,8 +110,8 @@ def open_writer(
     if bits not in DTYPES:
         raise ValueError(f"bits is {bits}; give 8 or 16.")
     target = Path(path)
-    if source is not None and os.path.realpath(path) == os.path.realpath(source.path):
-        raise UserError(f"{path} is the input itself. Choose another output.")
+    if source is not None:
+        check_outputs([path], inputs=source.files, overwrite=True)
     as_video = target.suffix != "" and not path.endswith(("/", os.sep)) and not target.is_dir()
     _check_target(target, as_video=as_video, overwrite=overwrite)
     frame = {"height": height, "width": width, "bits": bits}
@@ -121,11 +120,11 @@ def open_writer(
             video = source if isinstance(source, VideoReader) else None
             options = {"codec": choose_codec(target, codec=codec, bits=bits, crf=crf), "crf": crf}
             rate = _output_rate(path, fps, video)
-            partial = stack.enter_context(_replacing(target))
+            partial = stack.enter_context(replacing(target))
             writer = VideoWriter(partial, fps=rate, source=video, **frame, **options)
         else:
             names = names or (source.names if source is not None else None)
-            partial = stack.enter_context(_replacing(target))
+            partial = stack.enter_context(replacing(target, folder=True))
             writer = FolderWriter(partial, names=names, **frame)
         stack.enter_context(writer)
         yield writer
@@ -200,27 +199,3 @@ def _check_target(target: Path, *, as_video: bool, overwrite: bool) -> None:
     elif target.exists() and not (as_video and overwrite):
         way_out = ", or overwrite it" if as_video else ": it is a file, not a folder"
         raise UserError(f"{target} exists. Choose another name{way_out}.")
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `target`; the file or folder made there becomes `target`.
-
-    After an exception it is removed, and `target` is as it was.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept: it tells FFmpeg what to write.
-    partial = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
-    try:
-        yield partial
-        if target.is_dir():
-            old = partial.with_name(f"{partial.name}.old")
-            target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old)
-        else:
-            partial.replace(target)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)

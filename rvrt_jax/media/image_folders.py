@@ -29,16 +29,16 @@ class ImageReader(FrameSource):
         truncated.
         """
         self.path, self.fps = Path(path), fps
-        self._files = _find_images(path)
-        self.names = [file.name for file in self._files]
-        self.length = len(self._files)
-        info = images.probe(self._files[0])
+        self.files = _find_images(path)
+        self.names = [file.name for file in self.files]
+        self.length = len(self.files)
+        info = images.probe(self.files[0])
         self.height, self.width, self.bits = info.height, info.width, info.bits
-        for file in self._files[1:]:
+        for file in self.files[1:]:
             self._check(file, images.probe(file))
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for file in self._files:
+        for file in self.files:
             frame = images.read(file)
             height, width, _ = frame.shape
             # It may have changed since.
@@ -46,7 +46,7 @@ class ImageReader(FrameSource):
             yield frame
 
     def _check(self, file: Path, info: images.ImageInfo) -> None:
-        first = self._files[0]
+        first = self.files[0]
         if (info.height, info.width) != (self.height, self.width):
             raise UserError(
                 f"{first} is {self.width}x{self.height}, {file} is {info.width}x{info.height}; "
@@ -74,13 +74,13 @@ class FolderWriter:
         self.count = 0
         self._folder, self._shape, self._bits = folder, (height, width, 3), bits
         self._names = None if names is None else _png_names(names)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
-        """Does nothing: every image is whole once it is written."""
+        """Does nothing: the folder takes its name when it is complete."""
 
     def write(self, frame: np.ndarray) -> None:
         """Writes the next frame; raises ValueError for another shape or dtype, or without name."""
@@ -91,7 +91,7 @@ class FolderWriter:
             name = self._names[self.count]
         else:
             raise ValueError(f"frame {self.count} has no name; {len(self._names)} were given.")
-        images.write_png(self._folder / name, frame)
+        (self._folder / name).write_bytes(images.encode_png(frame))
         self.count += 1
 
 

@@ -6,7 +6,6 @@ and JPEG files without decoding, so that a folder of thousands is checked in sec
 
 import logging
 import re
-import secrets
 import struct
 import zlib
 from dataclasses import dataclass
@@ -88,17 +87,6 @@ def encode_png(frame: np.ndarray) -> bytes:
     if not ok:
         raise OSError(f"the PNG encoder failed on {list(frame.shape)}.")
     return encoded.tobytes()
-
-
-def write_png(path: Path, frame: np.ndarray) -> None:
-    """Writes [h, w, 3] RGB, uint8 or uint16, as PNG: whole or, on an error, not at all."""
-    encoded = encode_png(frame)
-    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        partial.write_bytes(encoded)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -86,7 +86,7 @@ class VideoReader(FrameSource):
         """
         if damaged not in ("error", "skip"):
             raise ValueError(f"damaged is {damaged!r}; give 'error' or 'skip'.")
-        self.path, self.names = path, None
+        self.path, self.files, self.names = path, [path], None
         self._skip = damaged == "skip"
         scan = scan_packets(path)
         if not scan.complete and not self._skip:

@@ -195,7 +195,7 @@ def bad_calls():
         (("--input", "in"), "--output is required"),
         (("--input", "empty", "--output", "out"), "empty"),
         (("--input", "in", "--output", "taken"), "taken exists"),
-        (("--input", "in", "--output", "in"), "in"),
+        (("--input", "in", "--output", "in"), "is an input or holds one"),
         (("--input", "in", "--output", "out", "--gt", "short"), "short has 1 frame"),
         (("--input", "in", "--output", "out", "--gt", "in"), "becomes 36x32"),
         (("--input", "in", "--output", "out", "--tile", "4,16"), "--tile is 4,16"),
@@ -207,7 +207,7 @@ def bad_calls():
         (("--input", "in", "--output", "out.mp4"), "images have no frame rate"),
         (("--input", "clips", "--output", "out.mp4", "--fps", "25"), "2 clips"),
         (("--input", "clips", "--output", "out", "--gt", "in"), "in/a"),
-        (("--input", "in", "--output", "out", "--compare", "in/00000000.png"), "exists"),
+        (("--input", "in", "--output", "out", "--compare", "in/00000000.png"), "is an input"),
         (("--input", "in", "--output", "out", "--json", "taken/00000000.png"), "exists"),
     ]
 
@@ -412,3 +412,15 @@ def test_a_picture_of_any_size(shape):
     assert picture.dtype == np.uint8 and picture.shape[1] == 2 * panel + 6
     with pytest.raises(ValueError, match="one size"):
         compare.picture([("one", image), ("two", image[:, :-1] if shape[1] > 1 else image[:0])])
+
+
+@pytest.mark.parametrize("source", ["in/00000001.png", "in/*.png", "in/", "./in", "link"])
+@pytest.mark.parametrize("output", ["in", "link", "in/../in", "."])
+def test_inputs_are_never_replaced(run, tmp_path, monkeypatch, source, output):
+    monkeypatch.chdir(tmp_path)
+    write("in", images(0, (3, 8, 9, 3)))
+    Path("link").symlink_to("in")
+    before = {path: path.read_bytes() for path in Path().rglob("*.png")}
+    code, _, err = run("--input", source, "--output", output, "--overwrite")
+    assert code == 1 and "is an input or holds one" in err
+    assert {path: path.read_bytes() for path in Path().rglob("*.png")} == before

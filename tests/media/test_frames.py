@@ -293,7 +293,7 @@ def test_existing_file(tmp_path):
 
 def test_the_input_is_never_overwritten(folder):
     source = open_frames(folder)
-    with pytest.raises(UserError, match="the input itself"):
+    with pytest.raises(UserError, match="is an input or holds one"):
         write(folder, list(source), source=source, overwrite=True)
 
 
