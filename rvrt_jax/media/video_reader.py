@@ -1,8 +1,7 @@
 """Reading video files through PyAV, frame by frame: upright RGB with the right colours.
 
-Conversion to RGB follows the file's colour tags. Without a matrix tag BT.709 is taken for high
-definition and BT.601 below (`assumed_matrix`), as players do; FFmpeg alone would take BT.601 for
-everything. Transfer curves are not converted: HDR code values go through as they are.
+Conversion to RGB follows the file's colour tags; without a matrix tag, `assumed_matrix` says which.
+Transfer curves are not converted: HDR code values go through as they are.
 """
 
 import array
@@ -66,8 +65,18 @@ class Colour:
 
 
 def assumed_matrix(height: int, width: int) -> int:
-    """Returns the matrix of a video without a tag: BT.709 from 720 lines or 1280 columns on."""
+    """Returns the matrix of a video without a tag: BT.709 from 720 lines or 1280 columns on.
+
+    Players do so too; FFmpeg alone would take BT.601 for everything.
+    """
     return BT709 if height >= 720 or width >= 1280 else SMPTE170M
+
+
+def untagged_matrix(frame: VideoFrame) -> str | None:
+    """Returns PyAV's name of the matrix to assume for a frame; None if its own tag says which."""
+    if frame.colorspace != UNSPECIFIED or frame.format.is_rgb:
+        return None
+    return MATRICES[assumed_matrix(frame.height, frame.width)]
 
 
 class VideoReader(FrameSource):
@@ -256,10 +265,9 @@ class VideoReader(FrameSource):
                 f"{self.path} changes its size from {w}x{h} to {new_w}x{new_h} at frame {index}. "
                 "Cut it there and work on the parts."
             )
-        untagged = frame.colorspace == UNSPECIFIED and not frame.format.is_rgb
         rgb = frame.reformat(
             format=PIXEL_FORMATS[self.bits],
-            src_colorspace=MATRICES[assumed_matrix(*self._coded_size)] if untagged else None,
+            src_colorspace=untagged_matrix(frame),
             interpolation=ACCURATE,
         ).to_ndarray()
         swap, mirror, flip = _orientation(frame, self.path)
