@@ -25,6 +25,7 @@ import numpy as np
 from absl import flags
 
 from rvrt_jax.data import clips, pipeline
+from rvrt_jax.data.options import DataOptions
 from rvrt_jax.data.prepare import tfds_builder
 
 FRAMES = 100  # of a clip
@@ -87,9 +88,8 @@ def made_up(folder: Path) -> dict[str, dict[str, Any]]:
 
 def samples_per_second(config: dict[str, Any], *, workers: int, samples: int) -> float:
     """Returns the rate of single samples, after one for each process to start with."""
-    iterator = iter(
-        pipeline.train({**config, "num_workers": workers, "prefetch": 2}, seed=0, batch_size=1)
-    )
+    options = DataOptions.read({**config, "num_workers": workers, "prefetch": 2})
+    iterator = iter(pipeline.train(options, seed=0, batch_size=1))
     for _ in range(max(1, workers)):
         next(iterator)
     start = time.perf_counter()

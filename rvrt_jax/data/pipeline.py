@@ -1,7 +1,6 @@
 """The training input: endless batches of {"lq", "gt"}, and the clips to validate on."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ SAMPLES = 2**31  # of an epoch: training never sees its end
 
 
 def train(
-    config: Mapping[str, Any],
+    options: DataOptions,
     *,
     seed: int,
     batch_size: int,
@@ -29,12 +28,11 @@ def train(
 ) -> grain.IterDataset:
     """Returns an endless dataset of batches; its iterators' state can be saved and restored.
 
-    config: see DataOptions. batch_size: of this shard. Shards of the same seed share no sample.
+    batch_size: of this shard. Shards of the same seed share no sample.
     Batches hold float32: lq [b, t, gt_size/scale, gt_size/scale, c] and gt [b, t, gt_size, gt_size,
     3], as `Sampler.map` says.
     Raises UserError before the first batch if the data is missing or does not fit the options.
     """
-    options = DataOptions.read(config)
     dataset = (
         grain.MapDataset.range(SAMPLES)[shard_index::shard_count]
         .map(Sampler(options, seed))
@@ -75,14 +73,13 @@ def _check_shared_memory(options: DataOptions, batch_size: int, *, held: int) ->
         )
 
 
-def validation(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the validation clips as [{"name", "lq", "gt"}], see DataOptions for which.
+def validation(options: DataOptions) -> list[dict[str, Any]]:
+    """Returns the clips to validate on, as [{"name", "lq", "gt"}].
 
     gt: uint8 [t, h, w, 3], cut to a multiple of the scale. lq: uint8 [t, h/scale, w/scale, 3], or,
     where noise is added, float32 [t, h, w, 4] with its level / 255 as the last channel.
     Raises UserError if the clips are missing or do not fit the options.
     """
-    options = DataOptions.read(config)
     if options.validation_dataset == NONE:
         return []
     if options.validation_dataset == BUNDLED:

@@ -41,15 +41,16 @@ def run(config: Config, workdir: str | Path) -> None:
     model = build_model(config)
     changes = checkpoint.config_changes(workdir, config.to_dict())
     parallel.wait_for_hosts("config compared")  # before any writes its own
-    _check_input(config, model)
+    options = DataOptions.read(config.data.to_dict())
+    _check_input(options, model)
     dataset = pipeline.train(
-        config.data.to_dict(),
+        options,
         seed=config.seed,
         batch_size=config.batch_size // jax.process_count(),
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )
-    clips = pipeline.validation(config.data.to_dict())
+    clips = pipeline.validation(options)
     if config.init_from and not checkpoint.exists(workdir):
         loading.check_exists(config.init_from)
     _write_config(workdir, config)
@@ -276,9 +277,8 @@ def _check(config: Config) -> None:
     parallel.check_batch(config.batch_size, accumulate=config.accumulate)
 
 
-def _check_input(config: Config, model: Any) -> None:
+def _check_input(options: DataOptions, model: Any) -> None:
     """Raises UserError if the samples that `config.data` describes do not fit the network."""
-    options = DataOptions.read(config.data.to_dict())
     size = options.gt_size // options.scale
     if options.scale != model.scale:
         raise UserError(f"config.data.scale={options.scale}, but the network's is {model.scale}.")

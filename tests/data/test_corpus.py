@@ -32,6 +32,14 @@ OWN = {
 POSES = list(itertools.product((False, True), repeat=3))
 
 
+def train(config, **shard):
+    return pipeline.train(DataOptions.read(config), **shard)
+
+
+def validation(config):
+    return pipeline.validation(DataOptions.read(config))
+
+
 def write(folder, frames, *, suffix=".png"):
     folder.mkdir(parents=True)
     for k, frame in enumerate(frames):
@@ -190,11 +198,11 @@ def test_batches_of_videos_and_folders_resume(tmp_path, clips):
     films.make(tmp_path / "film.mkv", films.noise(9))
     write(tmp_path / "folder", clips["a"])
     config = {**OWN, "root": str(tmp_path)}
-    iterator = iter(pipeline.train(config, seed=3, batch_size=2))
+    iterator = iter(train(config, seed=3, batch_size=2))
     next(iterator)
     state = json.loads(json.dumps(iterator.get_state()))
     expected = next(iterator)
-    resumed = iter(pipeline.train(config, seed=3, batch_size=2))
+    resumed = iter(train(config, seed=3, batch_size=2))
     resumed.set_state(state)
     batch = next(resumed)
     make = Sampler(DataOptions.read(config), 3)
@@ -263,7 +271,7 @@ def test_16_bit_images_are_rounded(tmp_path):
 )
 def test_mistakes_are_told_before_the_first_batch(pairs, change, message):
     with pytest.raises(UserError, match=message):
-        pipeline.train({**OWN, "root": str(pairs / "gt"), **change}, seed=0, batch_size=1)
+        train({**OWN, "root": str(pairs / "gt"), **change}, seed=0, batch_size=1)
 
 
 def test_pairs_that_do_not_fit_are_told(tmp_path, clips):
@@ -282,9 +290,9 @@ def test_pairs_that_do_not_fit_are_told(tmp_path, clips):
     ):
         write(tmp_path / "lq" / name, frames)
         with pytest.raises(UserError, match=message):
-            pipeline.train(config, seed=0, batch_size=1)
+            train(config, seed=0, batch_size=1)
     with pytest.raises(UserError, match="c is 41x37, its degraded version 41x37; .*must be 10x9"):
-        pipeline.train({**config, "scale": 4, "exclude": ("a",)}, seed=0, batch_size=1)
+        train({**config, "scale": 4, "exclude": ("a",)}, seed=0, batch_size=1)
 
 
 def test_broken_files_of_all_clips_are_told(tmp_path, clips):
@@ -332,7 +340,7 @@ def test_a_prepared_set_trains_by_its_published_numbers(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="fewer than num_frames = 4"):
         sampler(**{**config, "degradation": "noise", "num_frames": 4})
     workers = {**config, "degradation": "given", "num_workers": 1}
-    batch = next(iter(pipeline.train(workers, seed=0, batch_size=2)))
+    batch = next(iter(train(workers, seed=0, batch_size=2)))
     np.testing.assert_array_equal(batch["lq"][1], make.map(1)["lq"])
 
 
@@ -345,27 +353,27 @@ def test_validation_clips_are_cut_as_asked(pairs, clips):
         "validation_frames": 2,
         "validation_size": 16,
     }
-    first, second = pipeline.validation(config)
+    first, second = validation(config)
     assert (first["name"], second["name"]) == ("a", "b")
     # 37x41 is cut to 36x40; the middle 16 begin at 8 and 12, multiples of 4.
     np.testing.assert_array_equal(first["gt"], clips["a"][:2, 8:24, 12:28])
     whole = bicubic_down(clips["a"][:2, :36, :40])
     np.testing.assert_array_equal(first["lq"], whole[:, 2:6, 3:7])
-    (only,) = pipeline.validation({**config, "validation_clips": 1, "mirror": True})
+    (only,) = validation({**config, "validation_clips": 1, "mirror": True})
     np.testing.assert_array_equal(only["gt"], first["gt"][[0, 1, 1, 0]])
     with pytest.raises(UserError, match="is 20x24; data.validation_size is 24"):
-        pipeline.validation({**config, "validation_size": 24})
+        validation({**config, "validation_size": 24})
 
     given = {**config, "degradation": "given", "lq_root": "unused", "scale": 1}
     given["validation_lq_root"] = str(pairs / "lq")
-    pair = pipeline.validation(given)[1]
+    pair = validation(given)[1]
     np.testing.assert_array_equal(pair["lq"], 255 - pair["gt"])
 
     noisy = {**config, "degradation": "noise", "scale": 1, "validation_sigma": 20.0}
-    one, again = pipeline.validation(noisy)[0], pipeline.validation(noisy)[0]
+    one, again = validation(noisy)[0], validation(noisy)[0]
     np.testing.assert_array_equal(one["lq"], again["lq"])
     assert one["lq"].shape == (2, 16, 16, 4) and one["gt"].dtype == np.uint8
     assert abs((one["lq"][..., :3] - one["gt"] / 255).std() * 255 / 20 - 1) < 0.1
-    assert pipeline.validation({**config, "validation_dataset": "none"}) == []
+    assert validation({**config, "validation_dataset": "none"}) == []
     with pytest.raises(UserError, match="bundled clips have no degraded"):
-        pipeline.validation({**given, "validation_dataset": "bundled"})
+        validation({**given, "validation_dataset": "bundled"})

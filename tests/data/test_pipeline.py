@@ -18,6 +18,14 @@ from rvrt_jax.errors import UserError
 SMALL = {"num_frames": 3, "gt_size": 32, "max_zoom": 1.5}
 
 
+def train(config, **shard):
+    return pipeline.train(DataOptions.read(config), **shard)
+
+
+def validation(config):
+    return pipeline.validation(DataOptions.read(config))
+
+
 def texture(seed, *shape):
     """A smooth random image, so that interpolation hardly changes it."""
     rng = np.random.default_rng(seed)
@@ -67,7 +75,7 @@ def same(a, b):
 @pytest.mark.parametrize("degradation", ["bicubic", "blur_down"])
 def test_batches_have_their_shape_type_and_range(root, degradation):
     config = {**SMALL, "root": root, "degradation": degradation, "parallax_fraction": 0.5}
-    batch = next(iter(pipeline.train(config, seed=0, batch_size=5)))
+    batch = next(iter(train(config, seed=0, batch_size=5)))
     assert batch["lq"].shape == (5, 3, 8, 8, 3)
     assert batch["gt"].shape == (5, 3, 32, 32, 3)
     for array in batch.values():
@@ -113,9 +121,9 @@ def test_samples_depend_on_seed_and_index_alone(root):
 
 def test_shards_divide_the_samples(root):
     config = {**SMALL, "root": root}
-    whole = next(iter(pipeline.train(config, seed=0, batch_size=4)))
+    whole = next(iter(train(config, seed=0, batch_size=4)))
     for shard in range(2):
-        dataset = pipeline.train(config, seed=0, batch_size=2, shard_index=shard, shard_count=2)
+        dataset = train(config, seed=0, batch_size=2, shard_index=shard, shard_count=2)
         part = next(iter(dataset))
         np.testing.assert_array_equal(part["gt"], whole["gt"][shard::2])
 
@@ -123,20 +131,20 @@ def test_shards_divide_the_samples(root):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_restored_iterator_continues_exactly(root, workers):
     config = {**SMALL, "root": root, "num_workers": workers}
-    iterator = iter(pipeline.train(config, seed=3, batch_size=2))
+    iterator = iter(train(config, seed=3, batch_size=2))
     for _ in range(3):
         next(iterator)
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(2)]
-    resumed = iter(pipeline.train(config, seed=3, batch_size=2))
+    resumed = iter(train(config, seed=3, batch_size=2))
     resumed.set_state(json.loads(json.dumps(state)))
     assert all(same(next(resumed), batch) for batch in expected)
 
 
 def test_workers_give_the_batches_of_threads(root):
     config = {**SMALL, "root": root}
-    threads = iter(pipeline.train(config, seed=3, batch_size=2))
-    workers = iter(pipeline.train({**config, "num_workers": 2}, seed=3, batch_size=2))
+    threads = iter(train(config, seed=3, batch_size=2))
+    workers = iter(train({**config, "num_workers": 2}, seed=3, batch_size=2))
     assert all(same(next(threads), next(workers)) for _ in range(3))
 
 
@@ -154,10 +162,10 @@ def test_workers_need_room_in_shared_memory(root, monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, "SHARED_MEMORY", tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
-    pipeline.train(config, seed=0, batch_size=2)
+    train(config, seed=0, batch_size=2)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
     with pytest.raises(UserError, match="2 workers need.*--shm-size"):
-        pipeline.train(config, seed=0, batch_size=2)
+        train(config, seed=0, batch_size=2)
 
 
 @pytest.mark.parametrize(
@@ -176,12 +184,12 @@ def test_workers_need_room_in_shared_memory(root, monkeypatch, tmp_path):
 )
 def test_mistakes_are_told_before_the_first_batch(root, change, message):
     with pytest.raises(UserError, match=message):
-        pipeline.train({**SMALL, "root": root, **change}, seed=0, batch_size=1)
+        train({**SMALL, "root": root, **change}, seed=0, batch_size=1)
 
 
 def test_excluded_clips_are_not_drawn(root):
     config = {**SMALL, "root": root, "num_frames": 5, "exclude": ("yard",)}
-    assert next(iter(pipeline.train(config, seed=0, batch_size=1)))["gt"].shape[1] == 5
+    assert next(iter(train(config, seed=0, batch_size=1)))["gt"].shape[1] == 5
 
 
 def test_augmentation_treats_all_alike_and_reaches_every_pose():
@@ -261,7 +269,7 @@ def test_bundled_clips_are_the_published_ones():
 
 
 def test_validation_clips_come_whole():
-    result = pipeline.validation(SMALL)
+    result = validation(SMALL)
     assert [clip["name"] for clip in result] == ["city_night", "cup_hand", "dog_phone"]
     for clip in result:
         np.testing.assert_array_equal(clip["lq"], bicubic_down(clip["gt"]))
