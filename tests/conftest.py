@@ -11,7 +11,7 @@ import jax
 from absl import flags
 
 jax.config.update("jax_default_matmul_precision", "float32")
-jax.config.update("jax_numpy_rank_promotion", "allow")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Grain's worker processes read absl flags, which only an absl app would have parsed.
 flags.FLAGS.mark_as_parsed()
