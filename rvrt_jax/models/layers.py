@@ -47,7 +47,7 @@ class Conv(nn.Module):
         bias = self.param("bias", bias_init, (self.features,)).astype(self.dtype)
         lead, x = x.shape[:-3], x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
         y = conv2d(x, kernel, stride=self.stride, groups=self.groups)
-        return (y + bias).reshape(*lead, *y.shape[1:])
+        return (y + bias[None, None, None]).reshape(*lead, *y.shape[1:])
 
     def _uniform_bias(self, shape: tuple[int, ...]) -> nn.initializers.Initializer:
         bound = math.prod(shape[:3]) ** -0.5

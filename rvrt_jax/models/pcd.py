@@ -59,7 +59,10 @@ class DeformPack(nn.Module):
         kernel = self.param("kernel", conv_init, (3, 3, c, c)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (c,)).astype(self.dtype)
         convolve = jax.vmap(DEFORM_CONV[self.implementation], (0, 0, 0, None))
-        out = convolve(x.astype(self.dtype), offsets, mask.astype(self.dtype), kernel) + bias
+        out = (
+            convolve(x.astype(self.dtype), offsets, mask.astype(self.dtype), kernel)
+            + bias[None, None, None]
+        )
         size = jnp.abs(jax.lax.stop_gradient(offsets))
         return out, jnp.stack([size.mean(), size.max()])
 

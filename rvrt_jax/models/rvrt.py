@@ -83,7 +83,7 @@ class GuidedDeformAttn(nn.Module):
     def predict_residue(self, q: Array, v: Array, flows: Array) -> Array:
         """Returns the sampling offsets less `flows`, float32 [b, i, h, w, s, g, k, 2], (y, x)."""
         n, taps = self.clip_size, self.window[0] * self.window[1]
-        support = (jnp.arange(n)[:, None] + jnp.arange(n)) % n
+        support = (jnp.arange(n)[:, None] + jnp.arange(n)[None]) % n
         warped = jax.vmap(jax.vmap(jax.vmap(warp)))(v[:, support], flows)
         flow_input = rearrange(flows, "b i s h w x -> b i h w (s x)").astype(self.dtype)
         warped = rearrange(warped, "b i s h w c -> b i h w (s c)")
@@ -361,7 +361,7 @@ def clip_guidance(neighbours: Array, n: int) -> Array:
     if clips == 1:
         return jnp.zeros((0, neighbours.shape[1], n, n, *neighbours.shape[2:]), jnp.float32)
     starts = jnp.arange(clips - 1)[:, None] * n
-    pairs = neighbours[starts + jnp.arange(2 * n - 1)]  # entry a - 1: from frame a to a - 1
+    pairs = neighbours[starts + jnp.arange(2 * n - 1)[None]]  # entry a - 1: from frame a to a - 1
     compose = jax.vmap(jax.vmap(compose_flows))
     to_frame: dict[int, Array] = {}
     targets = []

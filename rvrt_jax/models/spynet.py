@@ -42,7 +42,7 @@ class SpyNet(nn.Module):
         size = (-(-h // multiple) * multiple, -(-w // multiple) * multiple)
         frames = jnp.concatenate([reference, support]).astype(jnp.float32)
         frames = jax.vmap(lambda x: resize_bilinear(x, size))(frames)
-        frames = (frames - jnp.array(MEAN)) / jnp.array(STD)
+        frames = (frames - jnp.array([[[MEAN]]])) / jnp.array([[[STD]]])
         pyramid = [frames]
         for _ in range(LEVELS - 1):
             pyramid.insert(0, jax.vmap(average_pool_2x2)(pyramid[0]))
@@ -57,7 +57,7 @@ class SpyNet(nn.Module):
             inputs = jnp.concatenate([pair[:b], warped, flow], axis=-1)
             flow = flow + SpyNetLevel(name=f"level_{level}")(inputs)
         flow = jax.vmap(lambda f: resize_bilinear(f, (h, w)))(flow)
-        return flow * jnp.array([w / size[1], h / size[0]], jnp.float32)
+        return flow * jnp.array([[[[w / size[1], h / size[0]]]]], jnp.float32)
 
 
 def neighbour_flows(spynet: SpyNet, frames: Array, *, remat: Remat = False) -> tuple[Array, Array]:

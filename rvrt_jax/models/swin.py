@@ -30,9 +30,9 @@ class WindowAttention(nn.Module):
         qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(x)
         q, k, v = rearrange(qkv, "b n l (three a d) -> three b n a l d", three=3, a=self.heads)
         logits = jnp.einsum("bnaqd,bnkad->bnaqk", q, k.swapaxes(2, 3)).astype(jnp.float32)
-        logits = logits * q.shape[-1] ** -0.5 + self.position_bias(tokens)
+        logits = logits * q.shape[-1] ** -0.5 + self.position_bias(tokens)[None, None]
         if mask is not None:
-            logits = logits + mask[:, None]
+            logits = logits + mask[None, :, None]
         weights = nn.softmax(logits).astype(self.dtype)
         y = rearrange(jnp.einsum("bnaqk,bnakd->bnaqd", weights, v), "b n a l d -> b n l (a d)")
         return Linear(c, dtype=self.dtype, name="proj")(y)

@@ -32,7 +32,7 @@ Window2 = tuple[int, int]
 
 def tap_positions(window: Window2) -> Array:
     """Returns the taps of an odd window, float32 [taps, 2], (y, x) from its centre, row-major."""
-    centre = jnp.array([(size - 1) / 2 for size in window], jnp.float32)
+    centre = jnp.array([[(size - 1) / 2 for size in window]], jnp.float32)
     return pixel_grid(*window).reshape(-1, 2) - centre
 
 
@@ -43,8 +43,9 @@ def deform_attn_plain(q: Array, kv: Array, offsets: Array, *, heads: int, window
     n * n * taps * 2c floats per pixel.
     """
     n, h, w, _ = q.shape
-    grid = pixel_grid(h, w)[:, :, None, None, None]
-    coords = rearrange(grid + tap_positions(window) + offsets, "i h w s g k y -> i s g h w k y")
+    grid = rearrange(pixel_grid(h, w), "h w y -> 1 h w 1 1 1 y")
+    taps = rearrange(tap_positions(window), "k y -> 1 1 1 1 1 k y")
+    coords = rearrange(grid + taps + offsets, "i h w s g k y -> i s g h w k y")
     frames = rearrange(kv, "n h w (g r) -> n g h w r", g=offsets.shape[4])
     support = (jnp.arange(n)[None, :] + jnp.arange(n)[:, None]) % n
     sample = jax.vmap(jax.vmap(jax.vmap(bilinear_sample_plain)))
@@ -163,8 +164,8 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def _places(offsets: Array, spec: _Spec) -> Array:
     """Returns the sampling positions [s, k, i, g, p, 2], (y, x) in pixels."""
-    grid = rearrange(pixel_grid(spec.height, spec.width), "h w y -> (h w) y")
-    return offsets + tap_positions(spec.window)[:, None, None, None] + grid
+    grid = rearrange(pixel_grid(spec.height, spec.width), "h w y -> 1 1 1 1 (h w) y")
+    return offsets + rearrange(tap_positions(spec.window), "k y -> 1 k 1 1 1 y") + grid
 
 
 def _per_head(x: Array, heads: int) -> Array:

@@ -169,7 +169,7 @@ def _at(place: Array, spec: _Spec) -> tuple[Array, Array, Array, Array]:
     """Returns what `corners` says of [p, g, 2], flat, counting each pixel's g rows."""
     groups = place.shape[1]
     index, inside, fy, fx = corners(place, spec.height, spec.width)
-    index = index * groups + jnp.arange(groups)
+    index = index * groups + jnp.arange(groups)[None]
     return index.ravel(), inside.ravel(), fy.ravel(), fx.ravel()
 
 
@@ -193,8 +193,8 @@ def _product(masked: Array, weights: Array) -> Array:
 
 def _grid(spec: _Spec) -> Array:
     """Returns where the taps would read without offsets, float32 [oh, ow, k, 2], (y, x)."""
-    taps = spec.dilation * pixel_grid(*spec.kernel).reshape(-1, 2) - spec.padding
-    return spec.stride * pixel_grid(*spec.output)[:, :, None] + taps
+    taps = spec.dilation * rearrange(pixel_grid(*spec.kernel), "i j y -> 1 1 (i j) y")
+    return spec.stride * pixel_grid(*spec.output)[:, :, None] + taps - spec.padding
 
 
 def _check(spec: _Spec, offsets: Array, mask: Array, kernel: Array, channels: int) -> None:

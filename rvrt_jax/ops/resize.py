@@ -17,7 +17,7 @@ def _hat_weights(size: int, new_size: int, *, align_corners: bool) -> Array:
     else:
         source = (index + 0.5) * (size / new_size) - 0.5
     source = jnp.clip(source, 0.0, size - 1.0)
-    return jax.nn.relu(1.0 - jnp.abs(source[:, None] - jnp.arange(size, dtype=jnp.float32)))
+    return jax.nn.relu(1.0 - jnp.abs(source[:, None] - jnp.arange(size, dtype=jnp.float32)[None]))
 
 
 def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool = False) -> Array:

@@ -61,7 +61,7 @@ def bilinear_sample(x: Array, coords: Array, *, border: Border = "zeros") -> Arr
     """
     h, w, _ = x.shape
     if border == "border":
-        limit = jnp.array([h - 1, w - 1], jnp.float32)
+        limit = jnp.broadcast_to(jnp.array([h - 1, w - 1], jnp.float32), coords.shape)
         coords = jnp.clip(coords.astype(jnp.float32), 0.0, limit)
     index, _, fy, fx = corners(coords, h, w)
     rows = pad_corners(x)
