@@ -37,7 +37,7 @@ def visible(flow: Array, opposite: Array) -> Array:
     """
     h, w, _ = flow.shape
     target = pixel_grid(h, w)[..., ::-1] + flow
-    inside = jnp.all((target >= 0) & (target <= jnp.array([w - 1, h - 1])), axis=-1)
+    inside = jnp.all((target >= 0) & (target <= jnp.array([[[w - 1, h - 1]]])), axis=-1)
     returned = warp(opposite, flow)
     gap = jnp.sum((flow + returned) ** 2, axis=-1)
     size = jnp.sum(flow**2, axis=-1) + jnp.sum(returned**2, axis=-1)
