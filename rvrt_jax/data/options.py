@@ -9,66 +9,54 @@ from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import UserError
 
 NOISE, GIVEN = "noise", "given"
-KINDS = ("real", "own", *DATASETS)  # of training data; of validation data also:
+# Of training data: what rvrt_jax.data.prepare fetches, plain folders of images and video files, and
+# the published sets that it prepares. Of validation data also the last two.
+KINDS = ("real", "own", *DATASETS)
 BUNDLED, NONE = "bundled", "none"
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The meaning of `config.data`.
+    """The meaning of `config.data`. Sizes are in pixels; GT is the sharp video, LQ the degraded."""
 
-    dataset: "real" (fetched by rvrt_jax.data.prepare), "own" (plain folders of images and video
-    files) or a published set (prepared by it). root: where that is; of a published set what was
-    the --output. lq_root: degraded frames of your own, clips named as in root.
-    exclude: names of clips and photos to leave out.
-    num_frames, gt_size: of a sample, in frames and pixels of the ground truth.
-    scale: GT size over LQ size. degradation: how LQ comes about: "bicubic", "blur_down" (scale 4),
-    "noise" (scale 1), or "given" with the data. sigma: range of the noise level in 8-bit levels,
-    one for each sample, handed to the network as a fourth channel sigma / 255.
-    mirror: appends the sample in reverse, after augmentation, which doubles the frames.
-    photo_fraction: samples made from photos. camera_fraction: video samples seen by a virtual
-    camera. parallax_fraction: photo samples with a second layer.
-    max_speed: of the virtual camera, in LR pixels a frame. max_zoom: how far a source is shrunk.
-    reverse_fraction: samples played backwards. tries: places drawn for each sample, of which the
-    one with the most detail and motion is taken.
-    num_workers: worker processes; 0 = num_threads threads. prefetch: samples made ahead.
-    validation_dataset: as dataset, or "bundled" (the clips of the package) or "none". Its root and
-    lq_root are validation_root and validation_lq_root. validation_clips: that many clips, evenly
-    chosen; validation_frames: the first so many of each; validation_size: a square of so many GT
-    pixels from the middle; 0 = all. validation_sigma: noise level there.
-    """
-
-    dataset: str = "real"
-    root: str = "data/real"
-    lq_root: str = ""
-    exclude: tuple[str, ...] = ()
-    num_frames: int = 6
-    gt_size: int = 128
-    scale: int = 4
+    dataset: str = "real"  # one of KINDS: see there
+    root: str = "data/real"  # where that is; of a published set what was the --output
+    lq_root: str = ""  # "own": degraded frames, clips named as in root
+    exclude: tuple[str, ...] = ()  # names of clips and photos to leave out
+    num_frames: int = 6  # of a sample
+    gt_size: int = 128  # height and width of a sample's GT
+    scale: int = 4  # GT size over LQ size
+    # How LQ comes about: "bicubic", "blur_down" (scale 4), "noise" (scale 1), or "given".
     degradation: str = "bicubic"
+    # "noise": range of the level in 8-bit steps; each sample has one, and sigma / 255 is handed to
+    # the network as a fourth channel.
     sigma: tuple[float, float] = (0.0, 50.0)
-    mirror: bool = False
-    photo_fraction: float = 0.5
-    camera_fraction: float = 0.5
-    parallax_fraction: float = 0.3
-    max_speed: float = 4.0
-    max_zoom: float = 2.5
-    reverse_fraction: float = 0.5
-    tries: int = 3
-    num_workers: int = 0
-    num_threads: int = 2
-    prefetch: int = 16
-    validation_dataset: str = BUNDLED
+    mirror: bool = False  # appends the sample in reverse, after augmentation: twice the frames
+    photo_fraction: float = 0.5  # of samples that are made from photos
+    camera_fraction: float = 0.5  # of video samples that a virtual camera sees
+    parallax_fraction: float = 0.3  # of photo samples with a second layer
+    max_speed: float = 4.0  # of the virtual camera, in LQ pixels a frame
+    max_zoom: float = 2.5  # how far the virtual camera shrinks a source
+    reverse_fraction: float = 0.5  # of samples that are played backwards
+    tries: int = 3  # places drawn for each sample; the one with most detail and motion is taken
+    num_workers: int = 0  # worker processes; 0: threads, ...
+    num_threads: int = 2  # ... so many
+    prefetch: int = 16  # samples made ahead
+    validation_dataset: str = BUNDLED  # as dataset, or the clips of the package, or "none"
     validation_root: str = "data"
     validation_lq_root: str = ""
-    validation_clips: int = 0
-    validation_frames: int = 0
-    validation_size: int = 0
-    validation_sigma: float = 30.0
+    validation_clips: int = 0  # how many, evenly chosen; 0: all
+    validation_frames: int = 0  # the first so many of each clip; 0: all
+    validation_size: int = 0  # a square of so many GT pixels from the middle; 0: whole frames
+    validation_sigma: float = 30.0  # "noise": the level there
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "DataOptions":
-        """Builds options from a mapping; raises UserError on an unknown key or a bad value."""
+        """Builds options from a mapping.
+
+        Raises UserError for an unknown key, a bad value, and a value other than the default that
+        has no effect beside the others.
+        """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(config) - known)
         if unknown:
@@ -78,6 +66,7 @@ class DataOptions:
         options._check_names()
         options._check_sizes()
         options._check_degradation()
+        options._check_effects()
         return options
 
     @property
@@ -138,3 +127,38 @@ class DataOptions:
             raise UserError("dataset 'real' has no degraded frames; choose another degradation.")
         if self.dataset == "own" and self.degradation == GIVEN and not self.lq_root:
             raise UserError("data.degradation is 'given': name the degraded frames in lq_root.")
+        given = (self.validation_dataset, self.degradation) == ("own", GIVEN)
+        if given and not self.validation_lq_root:
+            raise UserError(
+                "data.degradation is 'given': name the degraded frames to validate on in "
+                "validation_lq_root, or set validation_dataset to 'none'."
+            )
+
+    def _check_effects(self) -> None:
+        """Refuses what was set and changes nothing.
+
+        Fractions of 0 say what happens anyway, and validation_dataset "none" is a switch that may
+        leave the other options of validation as they are.
+        """
+        photos, given = self.photo_fraction > 0, self.degradation == GIVEN
+        films, noise = self.photo_fraction < 1 and not given, self.degradation == NOISE
+        camera = photos or (films and self.camera_fraction > 0)
+        off, own = self.validation_dataset == NONE, self.validation_dataset == "own"
+        for key, effective, why in (
+            ("sigma", noise, f"degradation is {self.degradation!r}, not 'noise'"),
+            ("camera_fraction", films, "clips come with LQ of their own, or only photos are drawn"),
+            ("parallax_fraction", photos, "photo_fraction is 0"),
+            ("max_speed", camera, "there is no virtual camera"),
+            ("max_zoom", camera, "there is no virtual camera"),
+            ("num_threads", not self.num_workers, f"num_workers is {self.num_workers}"),
+            ("validation_root", self.validation_dataset != BUNDLED, "the package has the clips"),
+            ("validation_lq_root", off or (own and given), "no degraded frames are read there"),
+            ("validation_sigma", off or noise, f"degradation is {self.degradation!r}, not 'noise'"),
+        ):
+            value, default = getattr(self, key), getattr(DataOptions, key)
+            says_so = key.endswith("_fraction") and value == 0
+            if not effective and value != default and not says_so:
+                raise UserError(
+                    f"data.{key} is {value}, which has no effect: {why}. Leave it out (its default "
+                    f"is {default!r})."
+                )

@@ -25,7 +25,6 @@ OWN = {
     "camera_fraction": 0.0,
     "tries": 1,
     "reverse_fraction": 0.0,
-    "num_threads": 1,
     "prefetch": 1,
     "validation_dataset": "none",
 }
@@ -376,4 +375,4 @@ def test_validation_clips_are_cut_as_asked(pairs, clips):
     assert abs((one["lq"][..., :3] - one["gt"] / 255).std() * 255 / 20 - 1) < 0.1
     assert validation({**config, "validation_dataset": "none"}) == []
     with pytest.raises(UserError, match="bundled clips have no degraded"):
-        validation({**given, "validation_dataset": "bundled"})
+        validation({**OWN, "degradation": "given", "lq_root": "x", "validation_dataset": "bundled"})

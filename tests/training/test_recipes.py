@@ -58,12 +58,13 @@ def recipe(name, monkeypatch, data):
             "gt_size": 32,
             "num_workers": 0,
             "prefetch": 1,
-            "validation_root": str(data),
             "validation_clips": 1,
             "validation_frames": min(config.data.validation_frames, 7) if "vimeo" in name else 2,
             "validation_size": 32,
         }
     )
+    if config.data.validation_dataset not in ("bundled", "none"):
+        config.data.validation_root = str(data)
     return config
 
 
