@@ -28,6 +28,7 @@ import numpy as np
 
 from rvrt_jax import parallel
 from rvrt_jax.training import loop as training
+from rvrt_jax.training import optim, state, step
 
 ROOT = Path(__file__).parents[1]
 CASES = [
@@ -102,17 +103,17 @@ def measure_one(
     config.model.remat, config.model.dtype = remat, dtype
     if width is not None:
         config.model.embed_dims = (width,) * 3
-    step, state, scale = prepare(config)
+    train, made, scale = prepare(config)
     rng = np.random.default_rng(0)
     low = (batch, frames, crop // scale, crop // scale, 3)
     shapes = {"lq": low, "gt": (batch, frames, crop, crop, 3)}
     whole = {key: rng.random(shape, np.float32) for key, shape in shapes.items()}
     split = parallel.split(whole)
     start = time.perf_counter()
-    program = step.lower(state, split).compile()
+    program = train.lower(made, split).compile()
     compiling = time.perf_counter() - start
     before = measure.peak_bytes()
-    taken = measure.seconds(functools.partial(program, state, split), repeats=repeats)
+    taken = measure.seconds(functools.partial(program, made, split), repeats=repeats)
     stats = jax.local_devices()[0].memory_stats()
     peak = stats["peak_bytes_in_use"] if stats else measure.peak_bytes()
     return {
@@ -135,15 +136,17 @@ def measure_one(
 def prepare(config: Any) -> tuple[Any, Any, int]:
     """Returns the step, a state of made-up numbers, and the scale."""
     rng = np.random.default_rng(0)
-    model = training.build_model(config)
+    recipe = training.read(config)
+    settings, model = recipe.settings, recipe.model
 
     def made_up(x: jax.ShapeDtypeStruct) -> np.ndarray:
         """Small and not negative, as second moments are; drawing real ones compiles for long."""
         return (0.02 * rng.random(x.shape)).astype(x.dtype)
 
-    state = jax.tree.map(made_up, training.abstract_state(config, model))
-    state = jax.device_put(state, parallel.replicated())
-    return training.steps(config, model)(frozenset()), state, model.scale
+    made = jax.tree.map(made_up, state.abstract(settings, model))
+    made = jax.device_put(made, parallel.replicated())
+    groups = optim.learning_groups(settings, model.parameter_groups())
+    return step.programs(settings, model, groups)(frozenset()), made, model.scale
 
 
 def read(recipe: str) -> Any:

@@ -20,17 +20,13 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.training()
-    config.update(
-        {
-            "steps": 300_000,
-            "lr": 2e-4,
-            "flow_freeze_steps": 5_000,
-            "flow_lr_multiplier": 0.125,
-            "test_sets": ("reds4",),
-            "published": "BasicVSR",
-        }
+    return common.recipe(
+        common.model("basicvsr"),
+        common.as_published("reds", num_frames=15, validation_dataset="reds4"),
+        steps=300_000,
+        lr=2e-4,
+        flow_freeze_steps=5_000,
+        flow_lr_multiplier=0.125,
+        test_sets=("reds4",),
+        published="BasicVSR",
     )
-    config.model = common.model("basicvsr")
-    config.data = common.as_published("reds", num_frames=15, validation_dataset="reds4")
-    return config

@@ -1,4 +1,4 @@
-"""What the recipes share: the published optimizer settings, and how a run reports."""
+"""What the recipes share: whole recipes from a network, its data, and what differs."""
 
 import dataclasses
 from typing import Any
@@ -10,39 +10,34 @@ from ml_collections.config_dict import placeholder
 from rvrt_jax import models
 from rvrt_jax.data.options import DataOptions
 from rvrt_jax.errors import UserError
+from rvrt_jax.training.settings import Settings
+
+# EDVR's stages: steps from one restart of the learning rate to the next.
+STAGES = {
+    "a": (150_000,) * 4,
+    "b": (50_000, 100_000, 150_000, 150_000, 150_000),
+}
 
 
-def training() -> ConfigDict:
-    """Returns the settings common to the published RVRT recipes."""
-    return ConfigDict(
-        {
-            "seed": 0,
-            "init_from": placeholder(str),  # weights to start from: a file or a known name
-            "init_partial": False,  # take what fits of init_from instead of insisting on all
-            "batch_size": 8,  # over all devices and hosts
-            "accumulate": 1,  # parts in which a device takes its share of the batch
-            "steps": 600_000,
-            "lr": 4e-4,
-            "lr_floor": 1e-7,
-            "warmup_steps": 0,
-            "flow_freeze_steps": 30_000,  # SpyNet keeps its weights that long, ...
-            "flow_lr_multiplier": 0.25,  # ... then learns at this fraction of the rate
-            "lr_periods": (),  # steps between restarts of the cosine, ...
-            "lr_weights": (),  # ... and the peaks, as fractions of lr; one cosine if empty
-            "tsa_only_steps": 0,  # EDVR: only the fusion learns that long
-            "dcn_lr_multiplier": 1.0,  # EDVR: of its deformable convolutions and their offsets
-            "loss_eps": 1e-9,
-            "loss_reduction": "mean",
-            "clip_norm": 0.0,  # of the gradient; 0: no limit
-            "ema_decay": 0.0,  # of the average of the weights; 0: none is kept
-            "max_skipped": 10,  # non-finite steps in a row that end the run
-            "log_every": 200,
-            "eval_every": 5_000,
-            "save_every": 5_000,
-            "test_sets": (),  # of evaluation/test_sets.py, which eval.py runs, ...
-            "published": "RVRT",  # ... and whose published numbers it prints beside
-        }
-    )
+def recipe(
+    network: ConfigDict,
+    data: ConfigDict,
+    *,
+    test_sets: tuple[str, ...] = (),
+    published: str = "RVRT",
+    **settings: Any,
+) -> ConfigDict:
+    """Returns a whole recipe: every setting of a run that the network has a use for.
+
+    settings: in place of the defaults of `Settings`, which are those of the published RVRT recipes.
+    test_sets: of evaluation/test_sets.py, which eval.py runs. published: the method whose published
+    numbers it prints beside.
+    """
+    groups = models.build(**network.to_dict()).parameter_groups()
+    options = Settings(**settings).options(groups)
+    options["init_from"] = options["init_from"] or placeholder(str)
+    evaluation = {"test_sets": test_sets, "published": published}
+    return ConfigDict(options | evaluation | {"model": network, "data": data})
 
 
 def model(name: str, **fields: Any) -> ConfigDict:
@@ -78,62 +73,65 @@ def as_published(dataset: str, **options: Any) -> ConfigDict:
     return data(**(defaults | options))
 
 
-def edvr(stage: str, *, large: bool, initial: str | None = None) -> ConfigDict:
-    """Returns the published settings of EDVR's training, as BasicSR has them.
+def edvr(stage: str, network: ConfigDict, data: ConfigDict, **settings: Any) -> ConfigDict:
+    """Returns a recipe with the published settings of EDVR's training, as BasicSR has them.
 
     stage: "a", of a network without TSA, or "b", which goes on with TSA from the weights of a,
-    first with nothing but the fusion learning. large: halves the peaks after the first.
+    first with nothing but the fusion learning. The large network halves the peaks after the first.
     """
-    later = 0.5 if large else 1.0
-    config = training()
-    config.update(
-        {
-            "init_from": initial,
-            "init_partial": stage == "b",
-            "batch_size": 32,
-            "lr_periods": (150_000,) * 4,
-            "lr_weights": (1.0, later, later, later),
-            "ema_decay": 0.999,
-            "loss_eps": 1e-12,
-            "loss_reduction": "sum",
-            "published": "EDVR-L" if large else "EDVR-M",
-        }
-    )
-    if stage == "b":
-        config.lr_periods = (50_000, 100_000, 150_000, 150_000, 150_000)
-        config.lr_weights = (1.0, later, later, later, later)
-        config.tsa_only_steps = 49_999  # all of it learns from iteration 50 000 on
-    elif stage != "a":
+    if stage not in STAGES:
         raise UserError(f"the stage is {stage!r}; give a (without TSA) or b (with TSA, from a).")
-    return config
+    large = network.num_feat == 128
+    periods = STAGES[stage]
+    defaults = {
+        "batch_size": 32,
+        "lr_periods": periods,
+        "lr_weights": (1.0, *[0.5 if large else 1.0] * (len(periods) - 1)),
+        "ema_decay": 0.999,
+        "loss_eps": 1e-12,
+        "loss_reduction": "sum",
+        "published": "EDVR-L" if large else "EDVR-M",
+    }
+    if stage == "b":  # all of it learns from iteration 50 000 on
+        defaults |= {"init_partial": True, "tsa_only_steps": 49_999}
+    return recipe(network, data, **defaults | settings)
 
 
-def small(*, batch_size: int, steps: int) -> ConfigDict:
-    """Returns the settings of small networks that a CPU trains on real clips, ours."""
-    config = training()
-    config.update(
-        {
-            "batch_size": batch_size,
-            "steps": steps,
-            "lr": 1e-3,
-            "warmup_steps": 50,
-            "clip_norm": 1.0,
-            "ema_decay": 0.99,
-            "log_every": 50,
-            "eval_every": 500,
-            "save_every": 250,
-            "test_sets": ("bundled",),
-        }
-    )
-    return config
+def edvr_on_reds(size: str, stage: str, **fields: Any) -> ConfigDict:
+    """Returns the recipe of a size of EDVR, "edvr_m" or "edvr_l", for REDS with bicubic LR."""
+    network = model(size if stage == "b" else f"{size}_wotsa", **fields)
+    data = as_published("reds", num_frames=5, validation_dataset="reds4")
+    return edvr(stage, network, data, test_sets=("reds4",))
 
 
-def own_pairs(gt: str, lq: str, *, scale: int, **options: Any) -> ConfigDict:
-    """Returns the input options for pairs of clips in plain folders, REDS4's clips left out."""
+def edvr_on_blurred_reds(size: str, stage: str, folder: str, *, scale: int) -> ConfigDict:
+    """Returns the recipe of an EDVR-L with PreDeblur for the frames in a folder of REDS."""
+    network = model(size, with_tsa=stage == "b", remat=True)
+    # Of PreDeblur's network one part fits, of stage a's all but the fusion.
+    return edvr(stage, network, reds_pairs(folder, num_frames=5, scale=scale), init_partial=True)
+
+
+def small(network: ConfigDict, data: ConfigDict, **settings: Any) -> ConfigDict:
+    """Returns the recipe of a small network that a CPU trains on real clips, ours."""
+    defaults = {
+        "lr": 1e-3,
+        "warmup_steps": 50,
+        "clip_norm": 1.0,
+        "ema_decay": 0.99,
+        "log_every": 50,
+        "eval_every": 500,
+        "save_every": 250,
+        "test_sets": ("bundled",),
+    }
+    return recipe(network, data, **defaults | settings)
+
+
+def reds_pairs(folder: str, *, scale: int, **options: Any) -> ConfigDict:
+    """Returns the input options for REDS' clips and those of a folder, REDS4's left out."""
     return as_published(
         "own",
-        root=gt,
-        lq_root=lq,
+        root="data/REDS/train_sharp",
+        lq_root=f"data/REDS/{folder}",
         scale=scale,
         degradation="given",
         exclude=("000", "011", "015", "020"),
@@ -142,16 +140,9 @@ def own_pairs(gt: str, lq: str, *, scale: int, **options: Any) -> ConfigDict:
     )
 
 
-def fine_tuned_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> ConfigDict:
-    """Returns what the two Vimeo-90K recipes, which differ in their LR alone, share."""
-    config = training()
-    config.init_from = "rvrt_sr_reds"
-    config.steps = 300_000
-    config.lr = 2e-4
-    config.flow_freeze_steps = 0
-    config.test_sets = test_sets
-    config.model = model("rvrt_sr", remat=True)
-    config.data = as_published(
+def rvrt_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> ConfigDict:
+    """Returns the recipe that fine-tunes RVRT on Vimeo-90K, whichever way its LR comes about."""
+    data = as_published(
         "vimeo",
         num_frames=7,
         mirror=True,
@@ -161,7 +152,15 @@ def fine_tuned_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> Conf
         validation_clips=20,
         validation_frames=7,
     )
-    return config
+    return recipe(
+        model("rvrt_sr", remat=True),
+        data,
+        init_from="rvrt_sr_reds",
+        steps=300_000,
+        lr=2e-4,
+        flow_freeze_steps=0,
+        test_sets=test_sets,
+    )
 
 
 def data(**options: Any) -> ConfigDict:

@@ -23,8 +23,4 @@ from configs import common
 
 
 def get_config(stage: str = "b") -> ConfigDict:
-    config = common.edvr(stage, large=True)
-    config.test_sets = ("reds4",)
-    config.model = common.model("edvr_l" if stage == "b" else "edvr_l_wotsa", remat=True)
-    config.data = common.as_published("reds", num_frames=5, validation_dataset="reds4")
-    return config
+    return common.edvr_on_reds("edvr_l", stage, remat=True)

@@ -20,14 +20,12 @@ from configs import common
 
 
 def get_config(stage: str = "b") -> ConfigDict:
-    config = common.edvr(stage, large=True)
-    config.test_sets = ("vimeo_bi", "vid4_bi")
-    config.model = common.model("edvr_l_vimeo", with_tsa=stage == "b", remat=True)
-    config.data = common.as_published(
+    data = common.as_published(
         "vimeo",
         num_frames=7,
         validation_dataset="vimeo",
         validation_clips=20,
         validation_frames=7,
     )
-    return config
+    network = common.model("edvr_l_vimeo", with_tsa=stage == "b", remat=True)
+    return common.edvr(stage, network, data, test_sets=("vimeo_bi", "vid4_bi"))

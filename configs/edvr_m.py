@@ -20,8 +20,4 @@ from configs import common
 
 
 def get_config(stage: str = "b") -> ConfigDict:
-    config = common.edvr(stage, large=False)
-    config.test_sets = ("reds4",)
-    config.model = common.model("edvr_m" if stage == "b" else "edvr_m_wotsa")
-    config.data = common.as_published("reds", num_frames=5, validation_dataset="reds4")
-    return config
+    return common.edvr_on_reds("edvr_m", stage)

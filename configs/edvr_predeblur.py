@@ -26,10 +26,10 @@ TASKS = {
 
 def get_config(task: str = "deblur") -> ConfigDict:
     folder, scale = TASKS[task]
-    config = common.training()
-    config.update({"batch_size": 32, "steps": 300_000, "ema_decay": 0.999})
-    config.model = common.model("predeblur", num_feat=128, hr_in=scale == 1)
-    config.data = common.own_pairs(
-        "data/REDS/train_sharp", f"data/REDS/{folder}", num_frames=1, scale=scale
+    return common.recipe(
+        common.model("predeblur", num_feat=128, hr_in=scale == 1),
+        common.reds_pairs(folder, num_frames=1, scale=scale),
+        batch_size=32,
+        steps=300_000,
+        ema_decay=0.999,
     )
-    return config

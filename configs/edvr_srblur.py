@@ -23,10 +23,4 @@ from configs import common
 
 
 def get_config(stage: str = "b") -> ConfigDict:
-    config = common.edvr(stage, large=True)
-    config.init_partial = True  # of PreDeblur's network one part, of stage a all but the fusion
-    config.model = common.model("edvr_l_srblur", with_tsa=stage == "b", remat=True)
-    config.data = common.own_pairs(
-        "data/REDS/train_sharp", "data/REDS/train_blur_bicubic/X4", num_frames=5, scale=4
-    )
-    return config
+    return common.edvr_on_blurred_reds("edvr_l_srblur", stage, "train_blur_bicubic/X4", scale=4)

@@ -29,9 +29,5 @@ TASKS = {
 
 
 def get_config(task: str = "deblur") -> ConfigDict:
-    config = common.edvr("a", large=True)
-    config.model = common.model(TASKS[task], remat=True)
-    config.data = common.own_pairs(
-        "data/REDS/train_sharp", f"data/REDS/stage1_{task}", num_frames=5, scale=1
-    )
-    return config
+    network = common.model(TASKS[task], remat=True)
+    return common.edvr("a", network, common.reds_pairs(f"stage1_{task}", num_frames=5, scale=1))

@@ -16,14 +16,12 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.small(batch_size=4, steps=4_500)
-    config.published = "EDVR-M"
-    config.model = common.model(
+    network = common.model(
         "edvr",
         num_feat=24,
         deformable_groups=4,
         num_extract_block=2,
         num_reconstruct_block=4,
     )
-    config.data = common.data(root="data/real", num_frames=5, gt_size=64, scale=4)
-    return config
+    data = common.data(root="data/real", num_frames=5, gt_size=64, scale=4)
+    return common.small(network, data, batch_size=4, steps=4_500, published="EDVR-M")

@@ -19,14 +19,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.training()
-    config.test_sets = ("dvd10",)
-    config.model = common.model("rvrt_deblur", remat=True)
-    config.data = common.as_published(
-        "dvd",
-        num_frames=16,
-        scale=1,
-        degradation="given",
-        validation_dataset="dvd10",
+    data = common.as_published(
+        "dvd", num_frames=16, scale=1, degradation="given", validation_dataset="dvd10"
     )
-    return config
+    return common.recipe(common.model("rvrt_deblur", remat=True), data, test_sets=("dvd10",))

@@ -20,14 +20,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.training()
-    config.test_sets = ("gopro11",)
-    config.model = common.model("rvrt_deblur", remat=True)
-    config.data = common.as_published(
-        "gopro",
-        num_frames=16,
-        scale=1,
-        degradation="given",
-        validation_dataset="gopro11",
+    data = common.as_published(
+        "gopro", num_frames=16, scale=1, degradation="given", validation_dataset="gopro11"
     )
-    return config
+    return common.recipe(common.model("rvrt_deblur", remat=True), data, test_sets=("gopro11",))

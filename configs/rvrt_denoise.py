@@ -22,10 +22,10 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.training()
-    config.test_sets = ("davis_test", "set8")
-    config.model = common.model("rvrt_denoise", remat=True)
-    config.data = common.as_published(
-        "davis", num_frames=16, scale=1, degradation="noise", validation_size=192
+    return common.recipe(
+        common.model("rvrt_denoise", remat=True),
+        common.as_published(
+            "davis", num_frames=16, scale=1, degradation="noise", validation_size=192
+        ),
+        test_sets=("davis_test", "set8"),
     )
-    return config

@@ -34,22 +34,7 @@ def get_config(task: str = "sr") -> ConfigDict:
     if task not in TASKS:
         raise SystemExit(f"error: there is no task {task!r}; choose from {', '.join(TASKS)}.")
     model, weights, scale, degradation = TASKS[task]
-    config = common.training()
-    config.update(
-        {
-            "init_from": weights,
-            "batch_size": 1,
-            "steps": 20_000,
-            "lr": 5e-5,
-            "flow_freeze_steps": 0,
-            "clip_norm": 1.0,
-            "log_every": 20,
-            "eval_every": 1_000,
-            "save_every": 500,
-        }
-    )
-    config.model = common.model(model, remat=True)
-    config.data = common.as_published(
+    data = common.as_published(
         "own",
         root="data/own",
         num_frames=8,
@@ -59,4 +44,16 @@ def get_config(task: str = "sr") -> ConfigDict:
         num_workers=2,
         validation_dataset="none",
     )
-    return config
+    return common.recipe(
+        common.model(model, remat=True),
+        data,
+        init_from=weights,
+        batch_size=1,
+        steps=20_000,
+        lr=5e-5,
+        flow_freeze_steps=0,
+        clip_norm=1.0,
+        log_every=20,
+        eval_every=1_000,
+        save_every=500,
+    )

@@ -20,8 +20,8 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.training()
-    config.test_sets = ("reds4",)
-    config.model = common.model("rvrt_sr", remat=True)
-    config.data = common.as_published("reds", num_frames=30, validation_dataset="reds4")
-    return config
+    return common.recipe(
+        common.model("rvrt_sr", remat=True),
+        common.as_published("reds", num_frames=30, validation_dataset="reds4"),
+        test_sets=("reds4",),
+    )

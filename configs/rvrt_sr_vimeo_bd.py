@@ -23,4 +23,4 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    return common.fine_tuned_on_vimeo("blur_down", test_sets=("vimeo_bd", "vid4_bd", "udm10"))
+    return common.rvrt_on_vimeo("blur_down", test_sets=("vimeo_bd", "vid4_bd", "udm10"))

@@ -22,4 +22,4 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    return common.fine_tuned_on_vimeo("bicubic", test_sets=("vimeo_bi", "vid4_bi"))
+    return common.rvrt_on_vimeo("bicubic", test_sets=("vimeo_bi", "vid4_bi"))

@@ -15,9 +15,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.small(batch_size=2, steps=2_000)
-    config.flow_freeze_steps = config.steps
-    config.model = common.model(
+    network = common.model(
         "rvrt",
         embed_dims=(32, 32, 32),
         num_blocks=(1, 1, 1),
@@ -28,5 +26,6 @@ def get_config() -> ConfigDict:
         num_feat=24,
         offset_feat=24,
     )
-    config.data = common.data(root="data/real", num_frames=4, gt_size=64, scale=4)
-    return config
+    data = common.data(root="data/real", num_frames=4, gt_size=64, scale=4)
+    # The flow network keeps its weights.
+    return common.small(network, data, batch_size=2, steps=2_000, flow_freeze_steps=2_000)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "restoration": "models media parallel",
     "evaluation": "restoration weights data media models ops parallel",
     "training": "evaluation restoration weights data media models parallel",
-    "configs": "models data",
+    "configs": "models data training",  # training.settings, whose defaults they spell out
 }
 # The entry points reach everything; nothing reaches them.
 ENTRY_POINTS = ("train", "eval", "rvrt_jax", "demo", "convert", "cli", "benchmarks")

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.models.contract import ParameterGroup
 from rvrt_jax.models.layers import (
     Conv,
     Dtype,
@@ -85,6 +86,10 @@ class BasicVSR(nn.Module):
     pad_multiple = 1
     in_channels = 3
     window = None  # as many frames out as in
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Returns the parts that recipes can treat apart."""
+        return (ParameterGroup("flow", "spynet"),)
 
     def setup(self):
         conv = functools.partial(Conv, dtype=self.dtype)

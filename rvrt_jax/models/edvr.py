@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.models.contract import ParameterGroup
 from rvrt_jax.models.layers import Conv, Dtype, ResidualBlock, leaky_relu, map_scan
 from rvrt_jax.models.pcd import PcdAlign, Pyramid, concatenate, enlarge
 from rvrt_jax.ops.deform_conv import DEFORM_CONV
@@ -157,6 +158,11 @@ class EDVR(nn.Module):
 
     time_multiple = 1  # a clip may have any number of frames: a window slides over it
     in_channels = 3
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Returns the parts that recipes can treat apart."""
+        fusion = (ParameterGroup("fusion", "fusion"),) if self.with_tsa else ()
+        return (*fusion, ParameterGroup("dcn", "dcn"))
 
     @property
     def scale(self) -> int:
@@ -319,6 +325,10 @@ class PreDeblurNet(nn.Module):
     time_multiple = 1
     in_channels = 3
     window = None
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Returns none: recipes treat all parameters alike."""
+        return ()
 
     scale = EDVR.scale
     size_multiple = EDVR.size_multiple

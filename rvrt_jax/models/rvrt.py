@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.models.contract import ParameterGroup
 from rvrt_jax.models.layers import (
     Conv,
     Dtype,
@@ -229,6 +230,10 @@ class RVRT(nn.Module):
     def in_channels(self) -> int:
         """RGB, and the noise level where the model wants it."""
         return 4 if self.nonblind_denoising else 3
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """Returns the parts that recipes can treat apart."""
+        return (ParameterGroup("flow", "spynet"),)
 
     def setup(self):
         if self.upscale not in (1, 4):

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: `config.json` and `checkpoints/`, from which it resumes exactly.
+"""The checkpoints of a run, from which it resumes exactly.
 
 A checkpoint has three items. `params` are the weights to evaluate (the average where there is
 one), alone, so that they load without the rest; `rest` is all else of the state; `data` is the
@@ -24,85 +24,14 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from rvrt_jax import parallel
 from rvrt_jax.errors import UserError
 from rvrt_jax.training.state import TrainState
-from rvrt_jax.weights.load import COMPUTE_FIELDS
+from rvrt_jax.weights.load import FOLDER, SCORE
 
-FOLDER = "checkpoints"
-CONFIG = "config.json"
-SCORE = "psnr_rgb"  # decides which checkpoint is the best
 LATEST = 2  # how many of the latest are kept
-
-# What the structure of a checkpoint depends on, and what to do about a change.
-STRUCTURE = {
-    "data.num_workers": "the position of the input pipeline is stored per worker",
-    "ema_decay": "the running average exists in one of the two runs only",
-}
 
 
 def exists(workdir: Path) -> bool:
     """Tells whether a run has got as far as a checkpoint, whole or not."""
     return any((workdir / FOLDER).glob("[0-9]*"))
-
-
-def config_changes(workdir: Path, config: dict[str, Any]) -> list[str]:
-    """Returns what differs from the run that `workdir` holds, if any, as "key: old -> new".
-
-    Raises UserError if that is a run of another model, or its checkpoints do not fit this config.
-    """
-    path = workdir / CONFIG
-    if not path.is_file() or not exists(workdir):
-        return []
-    old, new = _flatten(json.loads(path.read_text())), _flatten(_as_json(config))
-    changes = [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-    computing = tuple(f"model.{field}:" for field in COMPUTE_FIELDS)
-    model_changes = [
-        change
-        for change in changes
-        if change.startswith("model.") and not change.startswith(computing)
-    ]
-    if model_changes:
-        raise UserError(
-            f"{workdir} holds a run of another model ({'; '.join(model_changes)}). "
-            "Pass another --workdir, or remove this one."
-        )
-    for key, reason in STRUCTURE.items():
-        before, now = old.get(key), new.get(key)
-        if key == "ema_decay":
-            before, now = before or 0, now or 0  # how much is averaged may change
-        if before != now and not (before and now and key == "ema_decay"):
-            raise UserError(
-                f"{workdir} holds a run with config.{key}={before}, not {now}, and cannot go on "
-                f"with it: {reason}. Pass --config.{key}={before}, or another --workdir."
-            )
-    return changes
-
-
-def write_config(workdir: Path, config: dict[str, Any]) -> None:
-    """Writes `config.json`, creating the folder."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / CONFIG
-    temporary = path.with_name(f"{CONFIG}.tmp-{os.getpid()}")
-    temporary.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
-def _as_json(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the config as it would be read back: tuples become lists."""
-    return json.loads(json.dumps(config))
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {"a.b": value} of a nested dict."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 class Checkpoints:

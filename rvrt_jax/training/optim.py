@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from rvrt_jax.errors import UserError
-
-FLOW_KEY = "spynet"  # the parameters below this name are the flow network's
+from rvrt_jax.models.contract import ParameterGroup
+from rvrt_jax.training.settings import Settings
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
@@ -63,16 +63,54 @@ def cosine_restarts(
 class Group:
     """Parameters that learn in a way of their own: those with `key` in a name on their path.
 
-    multiplier: of the learning rate. frozen_steps: for how long they keep their values first.
+    key: "" fits every parameter, None fits none. multiplier: of the learning rate. frozen_steps:
+    for how long they keep their values first.
     """
 
     name: str
-    key: str
+    key: str | None
     multiplier: float = 1.0
     frozen_steps: int = 0
 
 
-REST = Group("rest", "")  # fits every parameter
+REST = Group("rest", "")
+
+
+def schedule(settings: Settings) -> Schedule:
+    """Returns the learning rate of a run, step by step."""
+    if settings.lr_periods:
+        return cosine_restarts(
+            peak=settings.lr,
+            floor=settings.lr_floor,
+            periods=settings.lr_periods,
+            weights=settings.lr_weights,
+        )
+    return cosine(
+        peak=settings.lr,
+        floor=settings.lr_floor,
+        steps=settings.steps,
+        warmup_steps=settings.warmup_steps,
+    )
+
+
+def learning_groups(
+    settings: Settings, network_groups: Sequence[ParameterGroup]
+) -> tuple[Group, ...]:
+    """Returns the groups of a network's parameters, and the rest, with how each one learns."""
+    multipliers = {"flow": settings.flow_lr_multiplier, "dcn": settings.dcn_lr_multiplier}
+    frozen = {"flow": settings.flow_freeze_steps, "dcn": settings.tsa_only_steps}
+    groups = [
+        Group(group.name, group.key, multipliers.get(group.name, 1.0), frozen.get(group.name, 0))
+        for group in network_groups
+    ]
+    names = {group.name for group in groups}
+    # Checkpoints have an entry for each of these, so that the older runs go on whose networks all
+    # had a flow group, if an empty one, and whose EDVR without TSA had its convolution in `fusion`.
+    stored = {"flow": Group("flow", None)}
+    if "dcn" in names:
+        stored["fusion"] = Group("fusion", "fusion")
+    groups += [group for name, group in stored.items() if name not in names]
+    return (*groups, dataclasses.replace(REST, frozen_steps=settings.tsa_only_steps))
 
 
 def frozen_at(groups: Sequence[Group], step: int) -> frozenset[str]:
@@ -98,10 +136,10 @@ def adam(
 
     def direction(group: Group) -> optax.GradientTransformation:
         moments = optax.scale_by_adam(b1=betas[0], b2=betas[1])
-        # REST's is as it is, so that the state of runs does not depend on this version.
+        # A chain of one would change the structure of the state that older runs have written.
         plain = group.name == REST.name and group.multiplier == 1
         inner = moments if plain else optax.chain(moments, optax.scale(group.multiplier))
-        return _hold(inner) if group.name in frozen else inner
+        return _unchanged(inner) if group.name in frozen else inner
 
     groups = _complete(groups)
     partition = optax.partition(
@@ -111,8 +149,8 @@ def adam(
     return optax.chain(clip, partition)
 
 
-def hold(params: Any, groups: Sequence[Group], frozen: Collection[str]) -> Any:
-    """Returns `params`, of which those of frozen groups have no gradient."""
+def stop_frozen_gradients(params: Any, groups: Sequence[Group], frozen: Collection[str]) -> Any:
+    """Returns `params` so that those of frozen groups get no gradient."""
     labels = _label(_complete(groups), params)
     return jax.tree.map(
         lambda leaf, name: jax.lax.stop_gradient(leaf) if name in frozen else leaf, params, labels
@@ -120,7 +158,7 @@ def hold(params: Any, groups: Sequence[Group], frozen: Collection[str]) -> Any:
 
 
 def _complete(groups: Sequence[Group]) -> tuple[Group, ...]:
-    return tuple(groups) if any(not group.key for group in groups) else (*groups, REST)
+    return tuple(groups) if any(group.key == "" for group in groups) else (*groups, REST)
 
 
 def _label(groups: Sequence[Group], params: Any) -> Any:
@@ -128,12 +166,13 @@ def _label(groups: Sequence[Group], params: Any) -> Any:
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        return next(group.name for group in groups if any(group.key in key for key in keys))
+        fits = (g.name for g in groups if g.key is not None and any(g.key in key for key in keys))
+        return next(fits)
 
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def _hold(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+def _unchanged(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Returns a transformation with the state of `inner` that neither moves nor changes it."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

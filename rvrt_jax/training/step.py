@@ -1,5 +1,6 @@
 """The loss and one optimizer step."""
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -8,17 +9,17 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
+from rvrt_jax import parallel
+from rvrt_jax.models.contract import Network
 from rvrt_jax.models.layers import lengths
 from rvrt_jax.training import optim
 from rvrt_jax.training.optim import Group, Schedule
+from rvrt_jax.training.settings import Settings
 from rvrt_jax.training.state import Params, TrainState
 
 Values = dict[str, jax.Array]  # scalars by name
 Apply = Callable[[Params, jax.Array], tuple[jax.Array, Values]]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-REDUCTIONS = {"mean": jnp.mean, "sum": lambda x: jnp.sum(x) / x.shape[0]}
 
 
 def charbonnier(
@@ -28,10 +29,48 @@ def charbonnier(
 
     prediction, target: [b, ...]. The sum is averaged over the b clips, so that it does not depend
     on how many of them a device has at a time. EDVR's authors also added up the four of a worker:
-    a constant factor, of which Adam takes no notice.
+    a constant factor, which does not change Adam's steps.
     """
     difference = prediction.astype(jnp.float32) - target.astype(jnp.float32)
-    return REDUCTIONS[reduction](jnp.sqrt(difference**2 + eps))
+    distances = jnp.sqrt(difference**2 + eps)
+    return jnp.mean(distances) if reduction == "mean" else jnp.sum(distances) / distances.shape[0]
+
+
+def programs(
+    settings: Settings, model: Network, groups: Sequence[Group]
+) -> Callable[[frozenset[str]], Callable[..., Any]]:
+    """Returns a function from the frozen groups' names to the step, compiled when first called.
+
+    groups: as `optim.learning_groups` returns them; a run has at most two sets of frozen ones. Each
+    step is as `parallel.data_parallel` returns it.
+    """
+
+    def apply(params: Params, video: jax.Array) -> tuple[jax.Array, Values]:
+        prediction, sowed = model.apply({"params": params}, video, mutable=["intermediates"])
+        return prediction, motion(sowed)
+
+    def select(gt: jax.Array) -> jax.Array:
+        return gt if model.window is None else gt[:, model.centre : model.centre + 1]
+
+    loss = functools.partial(charbonnier, eps=settings.loss_eps, reduction=settings.loss_reduction)
+
+    @functools.cache
+    def compiled(frozen: frozenset[str]) -> Callable[..., Any]:
+        one_device = make(
+            apply,
+            optim.adam(groups, frozen=frozen, clip_norm=settings.clip_norm),
+            optim.schedule(settings),
+            groups=groups,
+            frozen=frozen,
+            loss=loss,
+            select=select,
+            ema_decay=settings.ema_decay,
+            accumulate=settings.accumulate,
+            axis_name=parallel.AXIS,
+        )
+        return parallel.data_parallel(one_device)
+
+    return compiled
 
 
 def make(
@@ -60,7 +99,9 @@ def make(
     """
 
     def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, Values]:
-        prediction, reported = apply(optim.hold(params, groups, frozen), batch["lq"])
+        prediction, reported = apply(
+            optim.stop_frozen_gradients(params, groups, frozen), batch["lq"]
+        )
         target = select(batch["gt"])
         mse = jnp.mean((jnp.clip(prediction, 0, 1) - target) ** 2)
         return loss(prediction, target), {"mse": mse} | reported

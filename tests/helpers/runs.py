@@ -5,7 +5,7 @@ from pathlib import Path
 
 from helpers import standin
 
-from rvrt_jax.training import checkpoint
+from rvrt_jax.training import checkpoint, state
 from rvrt_jax.training import loop as training
 
 STEPS = standin.config().steps
@@ -22,7 +22,8 @@ def final(workdir: Path, **changes):
     with standin.installed(), checkpoint.Checkpoints(workdir) as checkpoints:
         config = standin.config(**changes)
         data = iter(standin.train(None, seed=0, batch_size=4))
-        result = checkpoints.restore(training.abstract_state(config, standin.Net()), data)
+        recipe = training.read(config)
+        result = checkpoints.restore(state.abstract(recipe.settings, recipe.model), data)
         assert result is not None and checkpoints.latest() == config.steps == int(result.step)
         return result
 

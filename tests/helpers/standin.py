@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from rvrt_jax import models, parallel
 from rvrt_jax.data import pipeline
+from rvrt_jax.models.contract import ParameterGroup
 from rvrt_jax.training import logs
 from rvrt_jax.training import loop as training
 from rvrt_jax.weights import load as loading
@@ -49,6 +50,9 @@ class Net(nn.Module):
     pad_multiple = 1
     in_channels = 3
     window = None
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        return (ParameterGroup("flow", "spynet"),)
 
     @nn.compact
     def __call__(self, video: jax.Array) -> jax.Array:
@@ -97,24 +101,11 @@ def flow_params() -> dict:
 def config(**changes) -> Any:  # a ConfigDict
     """Returns the config of a run of 12 steps in which SpyNet thaws and everything is saved."""
     values = {
-        "seed": 0,
-        "init_from": None,
-        "init_partial": False,
         "batch_size": 4,
-        "accumulate": 1,
         "steps": 12,
         "lr": 1e-2,
-        "lr_floor": 1e-7,
         "warmup_steps": 2,
         "flow_freeze_steps": 5,
-        "flow_lr_multiplier": 0.25,
-        "lr_periods": (),
-        "lr_weights": (),
-        "tsa_only_steps": 0,
-        "dcn_lr_multiplier": 1.0,
-        "loss_eps": 1e-9,
-        "loss_reduction": "mean",
-        "clip_norm": 0.0,
         "ema_decay": 0.9,
         "max_skipped": 3,
         "log_every": 1,
@@ -123,7 +114,10 @@ def config(**changes) -> Any:  # a ConfigDict
         "model": {"name": "standin", "width": 8},
         "data": {"root": "nowhere"},
     }
-    return ConfigDict(values | changes)
+    values |= changes
+    if values["model"]["name"] != "standin":
+        values.pop("flow_freeze_steps")  # has no effect on others
+    return ConfigDict(values)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ class Toy(nn.Module):
     embed_dims: tuple[int, ...] = (4, 4, 4)
     window = None
 
+    def parameter_groups(self):
+        return ()
+
     @nn.compact
     def __call__(self, video):
         gain = self.param("gain", nn.initializers.ones, ())
@@ -51,6 +54,10 @@ class Slide(nn.Module):
         frames = jnp.moveaxis(video, 1, 0)
         self.sow("intermediates", "offset_lengths", jnp.array([[1.0, 3.0], [2.0, 5.0]]))
         return self.fuse((frames,), frames[self.centre])[:, None]
+
+    @nn.nowrap
+    def parameter_groups(self):
+        return ()
 
     def setup(self):
         self.gain = self.param("gain", nn.initializers.ones, ())

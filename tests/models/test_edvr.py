@@ -12,7 +12,7 @@ from helpers import goldens
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import build
 from rvrt_jax.models.pcd import DeformPack
-from rvrt_jax.training import loop as training
+from rvrt_jax.training import state
 from rvrt_jax.weights import families as detect
 from rvrt_jax.weights import load as loading
 from rvrt_jax.weights import mapping as keys
@@ -96,7 +96,7 @@ TINY |= {"num_extract_block": 1, "num_reconstruct_block": 1}
 
 
 def test_initial_parameters():
-    fresh = jax.jit(functools.partial(training._init, build("edvr", **TINY), 0))()
+    fresh = jax.jit(functools.partial(state.draw, build("edvr", **TINY), 0))()
     flat = {path: np.asarray(leaf) for path, leaf in keys.flatten(fresh).items()}
     for path, leaf in flat.items():
         if "conv_offset" in path or ("dcn" in path and path.endswith("bias")):

@@ -13,8 +13,8 @@ from helpers.toy import Slide
 
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
+from rvrt_jax.training import checks, optim, state
 from rvrt_jax.training import loop as training
-from rvrt_jax.training import optim
 from rvrt_jax.weights import load as loading
 from rvrt_jax.weights import mapping as keys
 from rvrt_jax.weights import pth, tables
@@ -33,14 +33,13 @@ def recipe(name, monkeypatch, *task):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_names_a_network_that_its_data_fit_and_its_command(name, monkeypatch):
     config = recipe(name, monkeypatch)
-    model = training.build_model(config)
-    if config.tsa_only_steps:
+    if config.get("tsa_only_steps"):
         with pytest.raises(UserError, match="must be trained ones.*stage a"):
-            training._check(config)
+            training.read(config)
         config.init_from = f"runs/{name}_a"
         assert config.init_from in importlib.import_module(f"configs.{name}").__doc__
-    training._check(config)
-    training._check_input(config, model)
+    parts = training.read(config)
+    checks.check_input(parts.data, parts.model)
     header = importlib.import_module(f"configs.{name}").__doc__
     assert f"python train.py --config configs/{name}.py" in header
     assert all(len(line) <= 100 for line in header.splitlines())
@@ -60,8 +59,11 @@ def test_both_stages_are_as_published(name, later, monkeypatch):
     assert first.lr_periods == (150_000,) * 4
     assert second.lr_periods == (50_000, 100_000, 150_000, 150_000, 150_000)
     assert not first.model.with_tsa and second.model.with_tsa
-    assert first.tsa_only_steps == 0 and second.init_partial
-    groups = training._groups(second)
+    assert second.init_partial
+    assert not {"tsa_only_steps", "flow_freeze_steps"} & set(first.keys())
+    second.init_from = "runs/a"
+    parts = training.read(second)
+    groups = optim.learning_groups(parts.settings, parts.model.parameter_groups())
     assert optim.frozen_at(groups, 49_998) == {"dcn", "rest"}
     assert optim.frozen_at(groups, 49_999) == frozenset()  # iteration 50 000
     with pytest.raises(UserError, match="stage is 'c'"):
@@ -104,6 +106,7 @@ def test_a_window_trains_on_its_middle_frame(tmp_path, monkeypatch):
         lr_periods=(4, 8),
         lr_weights=(1.0, 0.5),
         lr=0.1,
+        warmup_steps=0,
         model={"name": "slide", "scale": 4},
         data={"root": "nowhere", "num_frames": 5, "gt_size": 32},
     )
@@ -148,7 +151,7 @@ def test_edvr_trains_through_both_phases(tmp_path, without_tsa):
         config.steps = 4
         training.run(config, tmp_path / "run")
         late = loading._restore(tmp_path / "run" / "checkpoints" / "4" / "params")
-    fresh = keys.flatten(jax.jit(lambda: training._init(models.build("edvr", **TINY), 0))())
+    fresh = keys.flatten(jax.jit(lambda: state.draw(models.build("edvr", **TINY), 0))())
     trained = keys.flatten(trained)
     for path, leaf in late.items():
         if path.startswith("fusion"):

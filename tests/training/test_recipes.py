@@ -12,6 +12,7 @@ from helpers import archives, toy
 from rvrt_jax import models
 from rvrt_jax.data.prepare import tfds_builder
 from rvrt_jax.training import loop as training
+from rvrt_jax.training.settings import GROUP_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {  # and the sets they need
@@ -76,6 +77,8 @@ def with_toy(config):
     }
     with config.unlocked():
         config.model = {"name": "toy", **fields}
+        for key in [key for keys in GROUP_OPTIONS.values() for key in keys if key in config]:
+            del config[key]  # the toy has no such groups
     return config
 
 

@@ -15,7 +15,6 @@ import pytest
 import rvrt_jax.convert as convert
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
-from rvrt_jax.training import checkpoint
 from rvrt_jax.weights import catalogue as weights
 from rvrt_jax.weights import load as loading
 from rvrt_jax.weights import mapping as keys
@@ -220,12 +219,6 @@ def test_unscored_run_without_config(tmp_path, params):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match=r"config\.json does not say the model"):
             loading.load(tmp_path)
-
-
-def test_names_agree_with_what_training_writes():
-    assert loading.CONFIG == checkpoint.CONFIG
-    assert loading.FOLDER == checkpoint.FOLDER
-    assert loading.SCORE == checkpoint.SCORE
 
 
 def test_convert_there_and_back(tmp_path, capsys, state_dict, model):

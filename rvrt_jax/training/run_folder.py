@@ -1,0 +1,93 @@
+"""The config in a run's folder: what a run was started with, and what has changed since."""
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from rvrt_jax import parallel
+from rvrt_jax.errors import UserError
+from rvrt_jax.training import checkpoint
+from rvrt_jax.weights.load import CONFIG
+
+# What the structure of a checkpoint depends on, and what to do about a change.
+STRUCTURE = {
+    "data.num_workers": "the position of the input pipeline is stored per worker",
+    "ema_decay": "the running average exists in one of the two runs only",
+}
+
+
+def config_changes(
+    workdir: Path, config: Mapping[str, Any], *, compute_fields: Collection[str]
+) -> list[str]:
+    """Returns what differs from the run that `workdir` holds, if any, as "key: old -> new".
+
+    compute_fields: of the network; these may change. So may options that were written by an older
+    version and no longer exist. Raises UserError if the folder holds a run of another model, or
+    its checkpoints do not fit this config.
+    """
+    path = workdir / CONFIG
+    if not path.is_file() or not checkpoint.exists(workdir):
+        return []
+    old, new = _flatten(json.loads(path.read_text())), _flatten(_as_json(config))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    described = {
+        key: f"{key}: {old.get(key)} -> {new.get(key, 'no such option')}" for key in changed
+    }
+    computing = {f"model.{field}" for field in compute_fields}
+    other_model = [
+        described[key]
+        for key in changed
+        if key.startswith("model.") and key in new and key not in computing
+    ]
+    if other_model:
+        raise UserError(
+            f"{workdir} holds a run of another model ({'; '.join(other_model)}). "
+            "Pass another --workdir, or remove this one."
+        )
+    for key, reason in STRUCTURE.items():
+        before, now = old.get(key), new.get(key)
+        if key == "ema_decay":
+            before, now = before or 0, now or 0  # how much is averaged may change
+        if before != now and not (before and now and key == "ema_decay"):
+            raise UserError(
+                f"{workdir} holds a run with config.{key}={before}, not {now}, and cannot go on "
+                f"with it: {reason}. Pass --config.{key}={before}, or another --workdir."
+            )
+    return list(described.values())
+
+
+def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.json`, creating the folder, which all hosts must see.
+
+    Raises UserError on a host that does not.
+    """
+    if parallel.is_first_host():
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / CONFIG
+        temporary = path.with_name(f"{CONFIG}.tmp-{os.getpid()}")
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+        os.replace(temporary, path)
+    parallel.wait_for_hosts("config written")
+    if not (workdir / CONFIG).is_file():
+        raise UserError(
+            f"{workdir} does not show what host 0 has written there. Pass a --workdir that all "
+            "hosts share, such as a network disk."
+        )
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config as it would be read back: tuples become lists."""
+    return json.loads(json.dumps(config))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b": value} of a nested dict."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
