@@ -30,7 +30,8 @@ EVALUATION = ("test_sets", "published")  # parts of a recipe that only eval.py r
 class Recipe:
     """The parts of a recipe, read and checked.
 
-    network: name and fields of `model`, as `models.build` takes them. config: all of the recipe, as it is kept in the run's folder.
+    network: name and fields of `model`, as `models.build` takes them. config: all of the recipe, as
+    it is kept in the run's folder.
     """
 
     settings: Settings
@@ -48,8 +49,10 @@ def read(config: Config) -> Recipe:
         network["dtype"] = jnp.dtype(network["dtype"])
     model: Any = models.build(**network)
     options = {k: v for k, v in values.items() if k not in ("model", "data", *EVALUATION)}
-    settings = Settings.read(options, model.parameter_groups())
-    return Recipe(settings, model, network, DataOptions.read(values["data"]), values)
+    groups = model.parameter_groups()
+    settings = Settings.read(options, groups)
+    data = DataOptions.read(values["data"])
+    return Recipe(settings, model, network, data, values | settings.options(groups))
 
 
 def run(config: Config, workdir: str | Path) -> None:
