@@ -44,6 +44,7 @@ class RecordFrames(FrameSource):
     def __init__(self, clip: RecordClip):
         self.clip = clip
         self.path = Path(clip.folder)
+        self.files = sorted(self.path.iterdir())
         self.length, self.height, self.width = clip.frames, clip.height, clip.width
         self.fps, self.bits, self.names = None, 8, None
 

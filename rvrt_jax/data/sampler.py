@@ -15,7 +15,7 @@ from rvrt_jax.data.options import NOISE, DataOptions
 
 
 class Sampler(grain.transforms.Map):
-    """Makes sample number `index`. Picklable: files are opened anew in each process."""
+    """Makes sample number `index`. Picklable: each process opens the files for itself."""
 
     def __init__(self, options: DataOptions, seed: int):
         """Raises UserError if the data is missing or does not fit the options."""
@@ -28,7 +28,7 @@ class Sampler(grain.transforms.Map):
     def map(self, index: int) -> dict[str, np.ndarray]:
         """Returns {"lq": [t, h, w, c], "gt": [t, scale*h, scale*w, 3]}, float32.
 
-        All is in [0, 1] but for noise. c is 3, or 4 with noise, whose level / 255 comes last.
+        All values but noise are in [0, 1]. c is 3, or 4 with noise, whose level / 255 comes last.
         """
         rng = np.random.default_rng([self.seed, index])
         if rng.random() < self.options.photo_fraction:

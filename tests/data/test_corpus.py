@@ -268,12 +268,12 @@ def test_16_bit_images_are_rounded(tmp_path):
         ({"dataset": "gopro", "root": "data"}, r"(?s)GOPRO_Large.zip.*prepare gopro"),
     ],
 )
-def test_mistakes_are_told_before_the_first_batch(pairs, change, message):
+def test_mistakes_are_found_before_the_first_batch(pairs, change, message):
     with pytest.raises(UserError, match=message):
         train({**OWN, "root": str(pairs / "gt"), **change}, seed=0, batch_size=1)
 
 
-def test_pairs_that_do_not_fit_are_told(tmp_path, clips):
+def test_pairs_that_do_not_fit_are_named(tmp_path, clips):
     write(tmp_path / "gt/a", clips["a"])
     write(tmp_path / "gt/c", clips["a"])
     config = {
@@ -294,7 +294,7 @@ def test_pairs_that_do_not_fit_are_told(tmp_path, clips):
         train({**config, "scale": 4, "exclude": ("a",)}, seed=0, batch_size=1)
 
 
-def test_broken_files_of_all_clips_are_told(tmp_path, clips):
+def test_broken_files_of_all_clips_are_named(tmp_path, clips):
     write(tmp_path / "a", clips["a"])
     write(tmp_path / "b", clips["b"])
     whole = (tmp_path / "a/3.png").read_bytes()

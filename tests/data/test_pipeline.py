@@ -182,7 +182,7 @@ def test_workers_need_room_in_shared_memory(root, monkeypatch, tmp_path):
         ({"exclude": ("street", "yard")}, "no clips or photos left"),
     ],
 )
-def test_mistakes_are_told_before_the_first_batch(root, change, message):
+def test_mistakes_are_found_before_the_first_batch(root, change, message):
     with pytest.raises(UserError, match=message):
         train({**SMALL, "root": root, **change}, seed=0, batch_size=1)
 

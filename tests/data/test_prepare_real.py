@@ -155,7 +155,7 @@ def fails(arguments, capsys):
     return capsys.readouterr().err
 
 
-def test_what_cannot_be_fetched_is_told_at_once(fetched, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_fetched_is_reported_at_once(fetched, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(real.shutil, "which", lambda program: None)
     for file in [*fetched.glob("*.whl"), *fetched.glob("*.deb")]:
         file.unlink()

@@ -203,7 +203,7 @@ def test_all_broken_images_are_named_at_once(tmp_path, capsys):
             ["IMG_0001: 3 sharp, but 0 degraded"],
         ),
         ("davis", lambda f: rename(f, "480p/bear", "1080p/bear"), ["1 clips", "2 are expected"]),
-        ("set8", lambda f: rename(f, ".png", ".txt"), ["no image at all among 6 files"]),
+        ("set8", lambda f: rename(f, ".png", ".txt"), ["no image among 6 files"]),
         (
             "set8",
             lambda f: f.update({f"Set8/GT/rafting/00{k}.png": b"x" for k in range(3)}),
@@ -217,12 +217,12 @@ def test_a_wrong_layout_gives_a_readable_report(tmp_path, capsys, name, change, 
         assert message in text
 
 
-def test_a_folder_level_too_many_is_told(tmp_path, capsys):
+def test_a_folder_level_too_many_is_reported(tmp_path, capsys):
     text = broken(tmp_path, "vid4", lambda files: rename(files, "Vid4/GT/", "Vid4/GT/all/"), capsys)
     assert "folders of images, such as" in text and "Vid4/GT/<clip>/<frame>" in text
 
 
-def test_lr_of_another_size_is_told(tmp_path, capsys):
+def test_lr_of_another_size_is_reported(tmp_path, capsys):
     def change(files):
         frame = archives.image("odd", height=20, width=26)
         files["Vid4/BIx4/city/001.png"] = archives.encoded(frame, ".png")
@@ -255,7 +255,7 @@ def test_sources_that_cannot_serve(tmp_path, capsys, monkeypatch):
     (tmp_path / "download").mkdir()
     (tmp_path / "download/train_sharp.zip").write_bytes(b"PK half")
     assert run("reds", tmp_path / "download", tmp_path / "data") == 1
-    assert "train_sharp.zip is no whole .zip archive" in capsys.readouterr().err
+    assert "train_sharp.zip is not a whole .zip archive" in capsys.readouterr().err
     (tmp_path / "tar").mkdir()
     (tmp_path / "tar/Set8.tar.gz").write_bytes(b"")
     assert run("set8", tmp_path / "tar", tmp_path / "data") == 1

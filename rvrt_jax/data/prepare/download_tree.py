@@ -73,7 +73,7 @@ class Tree:
             archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
             raise UserError(
-                f"{path} is no whole .zip archive ({error}). Download it again."
+                f"{path} is not a whole .zip archive ({error}). Download it again."
             ) from error
         self._open[path] = archive
         folder = os.path.abspath(path.parent)

