@@ -176,7 +176,8 @@ class Checkpoints:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
             free = shutil.disk_usage(self._folder).free
-            complete = [step for step in self._manager.all_steps(read=True)]
+            self._manager.reload()
+            complete = self._manager.all_steps()
             raise UserError(
                 f"a checkpoint could not be written to {self._folder} "
                 f"({'the disk is full' if full else reason}; {_mib(free)} MiB free). Make room and "

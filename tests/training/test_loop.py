@@ -6,7 +6,6 @@ import resource
 import shutil
 import signal
 import threading
-from pathlib import Path
 
 import cv2
 import jax
@@ -27,19 +26,7 @@ def _assert_same(a, b) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """The runs below compile the same few programs over and over."""
-    with standin.cached_programs(tmp_path_factory.mktemp("cache")) as environment:
-        yield environment
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> Path:
-    """A run that was never stopped."""
-    workdir = tmp_path_factory.mktemp("straight")
-    run(workdir)
-    return workdir
+pytestmark = pytest.mark.usefixtures("program_cache")
 
 
 def test_a_run_learns_freezes_and_thaws(straight):
@@ -142,6 +129,8 @@ def test_how_a_model_is_computed_may_change_on_the_way(tmp_path, capsys):
     assert int(final(tmp_path, steps=3).step) == 3
 
 
+# The threads of orbax raise the error too, beside the one that is reported.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_ends_the_run_with_a_message(tmp_path):
     """A limit on the size of files stands in for the disk: writing fails half way as well."""
     big = {"name": "standin", "width": 600}  # a checkpoint of several MB

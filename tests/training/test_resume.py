@@ -1,7 +1,6 @@
 """Runs that are killed, or move to other hosts, end as one that was never stopped."""
 
 import importlib
-import multiprocessing
 import shutil
 import signal
 import socket
@@ -18,34 +17,11 @@ from rvrt_jax.training import loop as training
 from rvrt_jax.weights import load as loading
 
 STEPS = standin.config().steps
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 TIMEOUT = 600  # generous: other work may share the machine
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """The runs below compile the same few programs over and over."""
-    folder = tmp_path_factory.mktemp("cache")
-    with standin.cached_programs(folder):
-        yield str(folder)
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> Path:
-    """A run that was never stopped."""
-    workdir = tmp_path_factory.mktemp("straight")
-    run(workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Starts processes from a server that has imported everything once, but touched no device."""
-    context = multiprocessing.get_context("forkserver")
-    with pytest.MonkeyPatch.context() as patch:
-        folders = (Path(__file__).parents[1], Path(__file__).parents[2])
-        patch.setenv("PYTHONPATH", ":".join(map(str, folders)))  # the server does not ask pytest
-        context.set_forkserver_preload(["helpers.standin"])
-        yield context.Process
+pytestmark = pytest.mark.usefixtures("program_cache")
 
 
 def _exit_codes(started) -> list[int | None]:
@@ -73,9 +49,12 @@ KILL_POINTS = (
 
 
 @pytest.mark.parametrize("where", KILL_POINTS)
-def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, cache, processes, where):
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, program_cache, processes, where):
     values = standin.config().to_dict()
-    process = processes(target=standin.run_and_die, args=(str(tmp_path), values, cache, where))
+    process = processes(
+        target=standin.run_and_die,
+        args=(str(tmp_path), values, program_cache[CACHE], where),
+    )
     assert _exit_codes([process]) == [-signal.SIGKILL]
     half_written = [p.name for p in (tmp_path / "checkpoints").glob("*.orbax-checkpoint-tmp")]
     if "step" not in where:
@@ -88,7 +67,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, cache, process
 
 
 def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
-    tmp_path, cache, processes, monkeypatch
+    tmp_path, program_cache, processes, monkeypatch
 ):
     """The recipe for one's own clips, through the real input pipeline, with a small network."""
     rng = np.random.default_rng(0)
@@ -108,7 +87,13 @@ def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
     config.data.update(own | {"validation_size": 32, "prefetch": 4})
 
     values = config.to_dict()
-    arguments = (str(tmp_path / "killed"), values, cache, "step 5", False)
+    arguments = (
+        str(tmp_path / "killed"),
+        values,
+        program_cache[CACHE],
+        "step 5",
+        False,
+    )
     assert _exit_codes([processes(target=standin.run_and_die, args=arguments)]) == [-signal.SIGKILL]
     assert (tmp_path / "killed" / "checkpoints" / "2").is_dir()  # that of step 4 may be unfinished
     with standin.installed(data=False):

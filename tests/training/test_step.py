@@ -19,12 +19,7 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.models import layers, rvrt
 from rvrt_jax.training import optim, state, step
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """The tests below compile the same few programs over and over."""
-    with standin.cached_programs(tmp_path_factory.mktemp("cache")) as environment:
-        yield environment
+pytestmark = pytest.mark.usefixtures("program_cache")
 
 
 @jax.jit
@@ -115,14 +110,14 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():
     assert (metrics["skipped"], metrics["skipped_in_row"]) == (1, 0)
 
 
-def test_two_and_four_devices_do_what_one_does(tmp_path, cache):
+def test_two_and_four_devices_do_what_one_does(tmp_path, program_cache):
     one, metrics = steps.train(steps.params(), [BATCH] * 3, ema_decay=0.9)
     folders = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     workers = {}
     for devices in (2, 4):
         environment = (
             os.environ
-            | cache
+            | program_cache
             | {
                 "JAX_NUM_CPU_DEVICES": str(devices),
                 "PYTHONPATH": os.pathsep.join(folders),
