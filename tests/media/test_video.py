@@ -76,6 +76,26 @@ def test_x265_refuses_the_widths_at_which_it_crashes(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_x264_frames_are_not_cut_into_slices(tmp_path):
+    """Each slice forgets what lies beside it, which costs bytes at equal quality."""
+    path, frames = tmp_path / "a.mp4", smooth(5, height=256, width=320)
+    with open_writer(path, fps=25, height=256, width=320) as writer:
+        for frame in frames:
+            writer.write(frame)
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    assert [pictures(packet) for packet in packets] == [1] * 5
+
+
+def pictures(packet):
+    """Counts the slices in an MP4's packet: units of type 1 and 5 (H.264, table 7-1)."""
+    count, at = 0, 0
+    while at < len(packet):
+        count += packet[at + 4] & 31 in (1, 5)
+        at += 4 + int.from_bytes(packet[at : at + 4], "big")
+    return count
+
+
 def test_one_frame_is_a_clip(tmp_path):
     h264(tmp_path / "in.mp4", smooth(1))
     copy(
