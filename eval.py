@@ -91,7 +91,10 @@ def _run() -> None:
 
 def _restore() -> None:
     """Restores --input."""
-    from rvrt_jax.evaluation import files as evaluation  # --help and a wrong flag answer at once
+    # Imported here so that --help and a wrong flag answer at once.
+    from rvrt_jax.evaluation import files as evaluation
+    from rvrt_jax.evaluation.clips import ReadOptions
+    from rvrt_jax.restoration.settings import RestoreSettings
 
     name, fields = evaluation.model_fields(CONFIG.value, dtype=DTYPE.value)
     evaluation.run(
@@ -104,16 +107,15 @@ def _restore() -> None:
         gt=GT.value,
         picture=COMPARE.value,
         scores_file=JSON.value,
-        options=evaluation.Options(
+        settings=RestoreSettings(
             tile=evaluation.parse_tile(TILE.value),
             overlap=evaluation.parse_triple(OVERLAP.value, "overlap"),
             sigma=SIGMA.value,
             border=BORDER.value,
             ensemble=ENSEMBLE.value,
             quantise=QUANTISE.value,
-            fps=FPS.value,
-            damaged=cast(Literal["error", "skip"], DAMAGED.value),
         ),
+        reading=ReadOptions(FPS.value, cast(Literal["error", "skip"], DAMAGED.value)),
         overwrite=OVERWRITE.value,
     )
 
@@ -123,7 +125,8 @@ def _run_test_sets(sets: list[str]) -> None:
     from rvrt_jax import files
     from rvrt_jax.evaluation import files as evaluation
     from rvrt_jax.evaluation import protocol
-    from rvrt_jax.evaluation import report as scoreboard
+    from rvrt_jax.evaluation import report as reports
+    from rvrt_jax.restoration.settings import RestoreSettings
     from rvrt_jax.weights import load as loading
 
     own = (GT, COMPARE, JSON, FPS, SIGMA, STAGE2, QUANTISE, DAMAGED)
@@ -134,7 +137,7 @@ def _run_test_sets(sets: list[str]) -> None:
     name, fields = evaluation.model_fields(config, dtype=DTYPE.value)
     label = "all" if config is None else command_line.config_name()
     output = Path(OUTPUT.value or Path("results") / label)
-    outputs = [output / file for file in scoreboard.FILES]
+    outputs = [output / file for file in reports.FILES]
     files.check_outputs(outputs, inputs=[], overwrite=OVERWRITE.value)
     tile = evaluation.parse_tile(TILE.value) if flags.FLAGS["tile"].present else "published"
     cut = flags.FLAGS["tile"].present or flags.FLAGS["overlap"].present
@@ -144,14 +147,11 @@ def _run_test_sets(sets: list[str]) -> None:
         loaded.model,
         loaded.params,
         sets,
-        protocol.Options(
-            data=Path(DATA.value),
+        protocol.ProtocolOptions(
+            Path(DATA.value),
+            RestoreSettings(tile, overlap, border=BORDER.value, ensemble=ENSEMBLE.value),
             degrade=DEGRADE.value,
             noise=Path(NOISE.value) if NOISE.value else None,
-            tile=tile,
-            overlap=overlap,
-            border=BORDER.value,
-            ensemble=ENSEMBLE.value,
             temporal=TEMPORAL.value,
         ),
         output=output,

@@ -19,9 +19,9 @@ import numpy as np
 
 from rvrt_jax.data.clips import BUNDLED, load_folders
 from rvrt_jax.data.degrade import bicubic_down, imresize
-from rvrt_jax.evaluation import metrics, scoring
+from rvrt_jax.evaluation import metrics
 from rvrt_jax.media.frames import to_uint
-from rvrt_jax.restoration import restore as inference
+from rvrt_jax.restoration.restore import restore
 from rvrt_jax.weights import load as loading
 
 SCALE = 4
@@ -60,11 +60,11 @@ def measure_one(weights: str, clip: str, repeats: int) -> dict[str, Any]:
     else:
         model, params = loading.load(weights)
         parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
-        enlarge = functools.partial(inference.restore, model, params, low)
+        enlarge = functools.partial(restore, model, params, low)
     restored = to_uint(enlarge(), 8)
     seconds = measure.seconds(enlarge, repeats=repeats)
     pairs = zip(restored, truth, strict=True)
-    scores = scoring.mean([metrics.frame_scores(frame, true) for frame, true in pairs])
+    scores = metrics.mean([metrics.frame_scores(frame, true) for frame, true in pairs])
     return {
         "clip": clip,
         "model": weights,

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,14 @@ import numpy as np
 from rvrt_jax.data.clips import BUNDLED, load_folders
 from rvrt_jax.data.degrade import bicubic_down, imresize
 from rvrt_jax.errors import UserError, exit_code
-from rvrt_jax.evaluation import metrics, scoring
 from rvrt_jax.evaluation import picture as compare
+from rvrt_jax.evaluation import report as reports
+from rvrt_jax.evaluation.metrics import METRICS, mean
+from rvrt_jax.evaluation.score import ScoredFrame, restore_and_score, score_frame
 from rvrt_jax.files import check_free, write_text
-from rvrt_jax.media.frames import open_writer, to_uint
-from rvrt_jax.restoration import restore as inference
+from rvrt_jax.media.frames import open_writer
+from rvrt_jax.restoration.plan import plan_tiles
+from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import catalogue as weights
 from rvrt_jax.weights import load as loading
 
@@ -60,8 +63,9 @@ def run(
     frames, h, w, _ = low.shape
     print(f"{clip}: {frames} frames of {w}x{h}, to be enlarged {SCALE} times")
 
-    enlarged = np.stack([imresize(frame, SCALE) for frame in low])
-    versions = [Version("bicubic", enlarged, None, _scores(enlarged, truth))]
+    enlarged = [imresize(frame, SCALE) for frame in low]
+    scored = [score_frame(*pair) for pair in zip(enlarged, truth, strict=True)]
+    versions = [_version("bicubic", scored, None)]
     left_out = {}
     for path in models:
         name = BUNDLED_WEIGHTS.get(path, Path(path).name)
@@ -74,7 +78,7 @@ def run(
             print(f"BasicVSR is left out: {left_out['BasicVSR']}", file=sys.stderr)
         else:
             versions.append(_restored("BasicVSR", BASICVSR, low, truth))
-    print("\n".join(_table(versions)))
+    print(_table(versions))
 
     report = {
         "clip": clip,
@@ -88,37 +92,36 @@ def run(
 def _restored(name: str, path: str, low: np.ndarray, truth: np.ndarray) -> Version:
     loaded = loading.load_described(path)
     model, params = loaded.model, loaded.params
-    if model.scale != SCALE or model.in_channels != 3:
+    if model.scale != SCALE or model.takes_noise_level:
         raise UserError(f"{path} holds no model for x{SCALE} super-resolution; give one.")
     started = time.perf_counter()
-    inference.plan_tiles(model, params, low.shape[:3], tile=None)  # compiles
+    settings = RestoreSettings().checked(model)
+    plan_tiles(model, params, low.shape[:3], settings)  # compiles
     compiled = time.perf_counter()
-    restored = inference.restore(model, params, low)
+    scored = list(restore_and_score(model, params, low, truth, settings))
     seconds = round((time.perf_counter() - compiled) / len(low), 3)
     print(
         f"{name}: {loaded.source}, licence {loaded.license}; "
         f"compiled in {compiled - started:.0f} s, then {seconds:.2f} s a frame"
     )
-    frames = to_uint(restored, 8)
-    return Version(name, frames, seconds, _scores(frames, truth))
+    return _version(name, scored, seconds)
 
 
-def _scores(frames: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    pairs = zip(frames, truth, strict=True)
-    return scoring.mean([metrics.frame_scores(frame, true) for frame, true in pairs])
+def _version(name: str, scored: list[ScoredFrame], seconds: float | None) -> Version:
+    frames = np.stack([frame.restored for frame in scored])
+    return Version(name, frames, seconds, mean([frame.scores for frame in scored]))
 
 
-def _table(versions: list[Version]) -> Iterator[str]:
-    """Yields the lines of the table of scores; gains are over the first version."""
-    titles = "".join(f"{title:>9}" for title in scoring.METRICS.values())
-    yield f"{'':12}{titles}{'gain':>10}{'s/frame':>9}"
+def _table(versions: list[Version]) -> str:
+    """Returns the table of scores; gains are over the first version."""
+    lines = [("", *METRICS.values(), "gain", "s/frame")]
     for version in versions:
-        numbers = (f"{version.scores[m]:9.{2 if 'psnr' in m else 4}f}" for m in scoring.METRICS)
-        line = f"{version.name:12}" + "".join(numbers)
+        rest = ("", "")
         if version.seconds is not None:
             gain = version.scores["psnr_rgb"] - versions[0].scores["psnr_rgb"]
-            line += f"{gain:+7.2f} dB{version.seconds:9.2f}"
-        yield line
+            rest = f"{gain:+.2f} dB", f"{version.seconds:.2f}"
+        lines.append((version.name, *reports.score_cells(version.scores), *rest))
+    return reports.aligned(lines)
 
 
 def _write(
@@ -142,7 +145,7 @@ def _write(
     shown = len(truth) // 2
     panels = [(f"{v.name}, {v.scores['psnr_rgb']:.2f} dB", v.frames[shown]) for v in versions]
     compare.write(picture, compare.picture([*panels, ("ground truth", truth[shown])]))
-    write_text(scores, scoring.to_json(report))
+    write_text(scores, reports.to_json(report))
     print(f"the clip restored by {chosen.name}: {video}")
     print(f"all versions side by side: {picture}")
     print(f"the scores: {scores}")

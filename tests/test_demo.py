@@ -44,7 +44,7 @@ def test_restores_scores_and_compares(weights, tmp_path, capsys):
     scores = json.loads((output / "scores.json").read_text())
     assert list(scores["versions"]) == ["bicubic", "a", "RVRT, small"]
     assert scores["versions"]["a"]["psnr_rgb"] == pytest.approx(psnr)
-    assert f"\na           {psnr:9.2f}" in out
+    assert f"\na            {psnr:.2f}  " in out
     assert "basicvsr_reds4 cannot be had" in err
     assert list(scores["left_out"]) == ["BasicVSR"]
     with open_frames(output / "restored.mp4") as video:

@@ -7,70 +7,90 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
+from rvrt_jax.data.degrade import imresize
 from rvrt_jax.errors import UserError
-from rvrt_jax.evaluation import picture as compare
-from rvrt_jax.evaluation import scoring
-from rvrt_jax.files import check_outputs, write_text
-from rvrt_jax.media.frames import is_video, open_frames, open_writer, to_uint
-from rvrt_jax.restoration.restore import (
-    check_options,
-    check_tile,
-    free_memory,
-    plan_tiles,
-    restore_stream,
-)
-from rvrt_jax.restoration.tiling import Plan, fits
+from rvrt_jax.evaluation import picture as pictures
+from rvrt_jax.evaluation import report as reports
+from rvrt_jax.evaluation.clips import ClipFiles, ReadOptions, check_files, find_clips
+from rvrt_jax.evaluation.metrics import mean
+from rvrt_jax.evaluation.score import score_frame, to_8_bits
+from rvrt_jax.files import write_text
+from rvrt_jax.media.frames import open_frames, open_writer, to_uint
+from rvrt_jax.models.contract import Network, Params, Size
+from rvrt_jax.restoration.plan import Plan, free_memory, plan_tiles
+from rvrt_jax.restoration.restore import restore_stream
+from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import load as loading
 
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """Where one clip is read and written; `gt` and `picture` are None if not asked for."""
-
-    name: str
-    input: str
-    output: str
-    gt: str | None
-    picture: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How clips are restored.
-
-    tile, overlap, sigma, border, ensemble: as `restore`'s. fps: of image folders written to a
-    video. damaged: "skip" leaves out what cannot be decoded of a broken video. quantise: rounds to
-    8 bits what goes from the first stage to the second, as published.
-    """
-
-    tile: tuple[int, int, int] | str | None = "auto"
-    overlap: tuple[int, int, int] = (2, 20, 20)
-    sigma: float | None = None
-    border: str | None = None
-    ensemble: int = 1
-    fps: str | None = None
-    damaged: Literal["error", "skip"] = "error"
-    quantise: bool = False
+Stage = tuple[Network, Params]
 
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """One model after the other, or one alone. Each is (model, params)."""
+    """One network after the other, or one alone."""
 
-    first: tuple[Any, Any]
-    second: tuple[Any, Any] | None = None
+    first: Stage
+    second: Stage | None = None
 
     @property
     def scale(self) -> int:
         """Output size over input size; the second stage keeps the size."""
         return self.first[0].scale
+
+
+class Comparison:
+    """The scores of a clip frame by frame, against the input too, and its picture."""
+
+    def __init__(self, scale: int, *, shown: int) -> None:
+        """shown: number of the frame that the picture shows."""
+        self.frames = 0
+        self._scale, self._shown = scale, shown
+        # What the restored frames are held against: the input, enlarged if need be.
+        self._baseline = "bicubic" if scale > 1 else "input"
+        self._scores: dict[str, list[dict[str, float]]] = {}
+        self._panels: list[tuple[str, np.ndarray]] = []
+
+    def add(self, original: np.ndarray, restored: np.ndarray, true: np.ndarray | None) -> None:
+        """Takes the next frame: input and ground truth as read, the restored one as float."""
+        shown = self.frames == self._shown
+        self.frames += 1
+        if true is None and not shown:
+            return
+        baseline = to_8_bits(original)
+        if self._scale > 1:
+            baseline = imresize(baseline, self._scale)
+        labels = {self._baseline: "input" + f", bicubic x{self._scale}" * (self._scale > 1)}
+        panels = []
+        for name, image in ((self._baseline, baseline), ("restored", to_8_bits(restored))):
+            label = labels.get(name, name)
+            if true is not None:
+                scores = score_frame(image, true).scores
+                self._scores.setdefault(name, []).append(scores)
+                label += f", {scores['psnr_rgb']:.2f} dB"
+            panels.append((label, image))
+        if shown:
+            truth = [("ground truth", to_8_bits(true))] if true is not None else []
+            self._panels = panels + truth
+
+    def summary(self) -> dict:
+        """Returns {"scores": {version: {metric: mean over frames}}}, or {} without ground truth."""
+        return {"scores": {k: mean(v) for k, v in self._scores.items()}} if self._scores else {}
+
+    def write_picture(self, path: str) -> bool:
+        """Writes the versions of the chosen frame side by side; False if that frame was not read.
+
+        A broken video can end before it.
+        """
+        if self._panels:
+            pictures.write(path, pictures.picture(self._panels))
+        return bool(self._panels)
 
 
 def model_fields(config: Any, *, dtype: str | None) -> tuple[str | None, dict]:
@@ -103,77 +123,14 @@ def parse_tile(text: str) -> tuple[int, int, int] | str | None:
     return named[text] if text in named else parse_triple(text, "tile")
 
 
-def find_clips(source: str, output: str, *, gt: str | None, picture: str | None) -> list[Clip]:
-    """Returns the clips that an input path stands for.
-
-    A folder with sub-folders and no files is one clip per sub-folder, written to the folder of that
-    name below `output` and scored against the one below `gt`; anything else is one clip.
-    """
-    folder = Path(source)
-    entries = sorted(p for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
-    if not entries or not all(entry.is_dir() for entry in entries):
-        return [Clip(folder.stem if is_video(source) else folder.name, source, output, gt, picture)]
-    if is_video(output):
-        raise UserError(
-            f"{source} holds {len(entries)} clips, but --output {output} is one video file. "
-            f"Give a folder."
-        )
-    clips = []
-    for entry in entries:
-        shown = Path(picture) if picture else None
-        clips.append(
-            Clip(
-                entry.name,
-                str(entry),
-                os.path.join(output, entry.name),
-                os.path.join(gt, entry.name) if gt else None,
-                str(shown.with_name(f"{shown.stem}_{entry.name}{shown.suffix}")) if shown else None,
-            )
-        )
-    return clips
-
-
-def check_files(
-    clips: list[Clip],
-    scale: int,
-    options: Options,
+def restore_clip(
+    stages: Stages,
+    clip: ClipFiles,
+    settings: RestoreSettings,
+    reading: ReadOptions,
     *,
-    inputs: Iterable[str] = (),
-    outputs: Iterable[str] = (),
-    overwrite: bool,
-) -> None:
-    """Raises UserError if an output is taken or an input, or a ground truth does not fit its clip.
-
-    inputs, outputs: further files that are read and written, such as weights and scores.
-    """
-    read, written = list(inputs), [*outputs]
-    for clip in clips:
-        written += filter(None, (clip.output, clip.picture))
-        with open_frames(clip.input, fps=options.fps, damaged=options.damaged) as source:
-            read += map(str, source.files)
-            if clip.gt is not None:
-                with open_frames(clip.gt) as truth:
-                    read += map(str, truth.files)
-                    _check_truth(clip, source, truth, scale)
-    check_outputs(written, inputs=read, overwrite=overwrite)
-
-
-def _check_truth(clip: Clip, source, truth, scale: int) -> None:
-    if source.length != truth.length:
-        raise UserError(
-            f"{clip.gt} has {truth.length} frames, its input {clip.input} {source.length}. "
-            f"The ground truth must have the same frames."
-        )
-    expected = (source.height * scale, source.width * scale)
-    if (truth.height, truth.width) != expected:
-        raise UserError(
-            f"{clip.gt} is {truth.width}x{truth.height}, but {clip.input} of "
-            f"{source.width}x{source.height} at scale {scale} becomes {expected[1]}x{expected[0]}. "
-            f"Give the ground truth of this size."
-        )
-
-
-def restore_clip(stages: Stages, clip: Clip, options: Options, *, overwrite: bool = False) -> dict:
+    overwrite: bool = False,
+) -> dict:
     """Restores one clip to its output, which appears under its name only when complete.
 
     Prints the tile, the progress and what of the source the output cannot hold on stderr. Returns
@@ -183,105 +140,112 @@ def restore_clip(stages: Stages, clip: Clip, options: Options, *, overwrite: boo
     told_by_stage2 if that is one.
     """
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(
-            open_frames(clip.input, fps=options.fps, damaged=options.damaged)
-        )
+        source = stack.enter_context(reading.open(clip.input))
         truth = stack.enter_context(open_frames(clip.gt)) if clip.gt is not None else None
         writer = stack.enter_context(
-            _open_output(clip, source, stages.scale, options.fps, overwrite)
+            open_writer(
+                clip.output,
+                fps=reading.fps,
+                height=source.height * stages.scale,
+                width=source.width * stages.scale,
+                bits=source.bits,
+                source=source,
+                overwrite=overwrite,
+            )
         )
         size = (source.length, source.height, source.width)
-        plan = _plan(stages.first, clip.name, size, options)
+        plan = _plan(stages.first, clip.name, size, settings)
         started = time.perf_counter()
         bar = stack.enter_context(_bar(clip, source.length))
         frames, originals = itertools.tee(source)
         report = lambda done: bar.update(done - bar.n)  # noqa: E731
-        told: dict[str, list] = {}
-        told_again: dict[str, list] = {}
+        diagnostics: dict[str, list] = {}
+        diagnostics_2: dict[str, list] = {}
         last = stages.second is None
         restored = _stage(
-            stages.first, frames, plan, options, told, progress=report if last else None
+            stages.first, frames, plan, settings, diagnostics, progress=report if last else None
         )
         if stages.second is not None:
             size = (size[0], size[1] * stages.scale, size[2] * stages.scale)
-            second = _plan(stages.second, f"{clip.name}, second stage", size, options)
-            if options.quantise:
+            second = _plan(stages.second, f"{clip.name}, second stage", size, settings, first=plan)
+            if settings.quantise:
                 restored = (to_uint(frame, 8) for frame in restored)
-            restored = _stage(stages.second, restored, second, options, told_again, progress=report)
-        scores = scoring.Scores(stages.scale, shown=source.length // 2)
+            restored = _stage(
+                stages.second, restored, second, settings, diagnostics_2, progress=report
+            )
+        comparison = Comparison(stages.scale, shown=source.length // 2)
         for frame, original, true in _together(clip, restored, originals, truth):
             writer.write(to_uint(frame, source.bits))
-            scores.add(original, frame, true)
+            comparison.add(original, frame, true)
     for loss in writer.dropped:
         print(f"{clip.output}: left out {loss}", file=sys.stderr)
     seconds = round(time.perf_counter() - started, 3)
-    if clip.picture is not None:
-        compare.write(clip.picture, scores.picture())
-    facts = {"name": clip.name, "frames": scores.frames, "seconds": seconds}
+    if clip.picture is not None and not comparison.write_picture(clip.picture):
+        print(
+            f"{clip.picture}: not written, since the frame in the middle could not be read.",
+            file=sys.stderr,
+        )
+    facts = {"name": clip.name, "frames": comparison.frames, "seconds": seconds}
     facts |= {"tile": plan.tile, "overlap": plan.overlap, "left_out": list(writer.dropped)}
-    facts |= _summary_of("told", told, clip.name)
-    facts |= _summary_of("told_by_stage2", told_again, f"{clip.name}, second stage")
-    return facts | scores.summary()
+    facts |= _summary_of("told", diagnostics, clip.name)
+    facts |= _summary_of("told_by_stage2", diagnostics_2, f"{clip.name}, second stage")
+    return facts | comparison.summary()
 
 
 def _stage(
-    stage: tuple[Any, Any], frames: Iterable, plan: Plan, options: Options, told: dict, *, progress
+    stage: Stage,
+    frames: Iterable,
+    plan: Plan,
+    settings: RestoreSettings,
+    diagnostics: dict,
+    *,
+    progress,
 ) -> Iterator:
     model, params = stage
+    settings = dataclasses.replace(settings.without_unused(model), tile=plan.tile)
     return restore_stream(
-        model,
-        params,
-        frames,
-        tile=plan.tile,
-        overlap=options.overlap,
-        sigma=options.sigma if model.in_channels == 4 else None,
-        border=options.border if model.window is not None else None,
-        ensemble=options.ensemble,
-        progress=progress,
-        told=told,
+        model, params, frames, settings, progress=progress, diagnostics=diagnostics
     )
 
 
-def _summary_of(key: str, told: dict[str, list], name: str) -> dict:
-    """Returns {key: {...}} of what a model told of itself, and prints it; {} if nothing."""
-    if not told:
+def _summary_of(key: str, diagnostics: dict[str, list], name: str) -> dict:
+    """Returns {key: {...}} of what a model says of itself, and prints it; {} if nothing."""
+    if not diagnostics:
         return {}
     merged = {
         key: float(max(values) if key.endswith("max") else sum(values) / len(values))
-        for key, values in told.items()
+        for key, values in diagnostics.items()
     }
     print(f"{name}: " + ", ".join(f"{k} {v:.2f}" for k, v in merged.items()), file=sys.stderr)
     return {key: merged}
 
 
-def _plan(stage: tuple[Any, Any], name: str, size: tuple[int, int, int], options: Options) -> Plan:
-    """Chooses the tile, compiles the network for it, and says so on stderr."""
-    plan = plan_tiles(*stage, size, tile=options.tile, overlap=options.overlap)
+def _plan(
+    stage: Stage, name: str, size: Size, settings: RestoreSettings, *, first: Plan | None = None
+) -> Plan:
+    """Chooses the tile, compiles the network for it, and says so on stderr.
+
+    first: the plan of the stage before, which takes its part of the memory.
+    """
+    model, params = stage
+    settings = settings.without_unused(model).checked(model)
+    budget, free = free_memory(), free_memory(share=1.0)
+    if first is not None:
+        budget, free = budget.without(first), free.without(first)
+    plan = plan_tiles(model, params, size, settings, budget=budget)
     print(f"{name}: {plan}", file=sys.stderr)
-    if not fits(plan, free_memory(share=1.0)):
+    if not plan.fits(free):
         print(f"{name}: that is more than is free; give a smaller --tile.", file=sys.stderr)
     return plan
 
 
-def _bar(clip: Clip, length: int) -> tqdm:
+def _bar(clip: ClipFiles, length: int) -> tqdm:
     shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} "
     shape += "[{elapsed}<{remaining}, {rate_noinv_fmt}]"  # frames/s even if slower than 1
     return tqdm(total=length, unit=" frames", desc=clip.name, bar_format=shape)
 
 
-def _open_output(clip: Clip, source, scale: int, fps: str | None, overwrite: bool):
-    return open_writer(
-        clip.output,
-        fps=fps,
-        height=source.height * scale,
-        width=source.width * scale,
-        bits=source.bits,
-        source=source,
-        overwrite=overwrite,
-    )
-
-
-def _together(clip: Clip, restored: Iterable, originals: Iterable, truth) -> Iterator[tuple]:
+def _together(clip: ClipFiles, restored: Iterable, originals: Iterable, truth) -> Iterator[tuple]:
     """Yields (restored, original, true or None); raises UserError if the lengths differ."""
     truths = itertools.repeat(None) if truth is None else iter(truth)
     count = 0
@@ -306,7 +270,8 @@ def run(
     gt: str | None,
     picture: str | None,
     scores_file: str | None,
-    options: Options,
+    settings: RestoreSettings,
+    reading: ReadOptions,
     overwrite: bool,
 ) -> dict:
     """Checks everything, restores all clips, prints and writes the results; returns them.
@@ -317,17 +282,17 @@ def run(
     """
     clips = find_clips(source, output, gt=gt, picture=picture)
     loaded = loading.load_described(weights, model_name, **fields)
-    stages = _stages(loaded, stage2, options)
+    stages = _stages(loaded, stage2, settings)
     others = {
         "inputs": [path for path in (weights, stage2) if path and os.path.exists(path)],
         "outputs": [scores_file] if scores_file else [],
     }
-    check_files(clips, stages.scale, options, **others, overwrite=overwrite)
+    check_files(clips, stages.scale, reading, **others, overwrite=overwrite)
     print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
-    results = [restore_clip(stages, clip, options, overwrite=overwrite) for clip in clips]
-    summary = scoring.summarise(results)
+    results = [restore_clip(stages, clip, settings, reading, overwrite=overwrite) for clip in clips]
+    summary = reports.summarise_clips(results)
     if summary:
-        print(scoring.table(results, summary))
+        print(reports.clip_table(results, summary))
     report = {
         "model": loading.config(loaded.model),
         "dtype": jnp.dtype(loaded.model.dtype).name,
@@ -335,17 +300,17 @@ def run(
         "stage2": stage2,
         "licence": loaded.license,
         "device": jax.devices()[0].device_kind,
-        "sigma": options.sigma,
-        "ensemble": options.ensemble,
+        "sigma": settings.sigma,
+        "ensemble": settings.ensemble,
         "clips": results,
         **summary,
     }
     if scores_file is not None:
-        write_text(scores_file, scoring.to_json(report))
+        write_text(scores_file, reports.to_json(report))
     return report
 
 
-def _stages(loaded: loading.Loaded, stage2: str | None, options: Options) -> Stages:
+def _stages(loaded: loading.Loaded, stage2: str | None, settings: RestoreSettings) -> Stages:
     """Loads the second stage, if any, and checks that all fit together and the options fit them."""
     first, second = (loaded.model, jax.device_put(loaded.params)), None
     if stage2 is not None:
@@ -358,18 +323,16 @@ def _stages(loaded: loading.Loaded, stage2: str | None, options: Options) -> Sta
                 "first stage?"
             )
         second = again.model, jax.device_put(again.params)
-    elif options.quantise:
+    elif settings.quantise:
         raise UserError("--quantise rounds between two stages; give --stage2, or leave it out.")
     models = [model for model, _ in filter(None, (first, second))]
-    noisy, sliding = (
-        [m for m in models if m.in_channels == 4], [m for m in models if m.window is not None]
-    )  # fmt: skip
+    noisy = any(model.takes_noise_level for model in models)
+    slides = any(model.window is not None for model in models)
     for model in models:
-        check_tile(model, None if options.tile == "auto" else options.tile, options.overlap)
-        check_options(
-            model,  # an option that no stage has a use for is the first one's mistake
-            sigma=options.sigma if model in noisy or not noisy else None,
-            border=options.border if model in sliding or not sliding else None,
-            ensemble=options.ensemble,
-        )
+        # An option that no stage has a use for is a mistake, which the first one names.
+        dataclasses.replace(
+            settings,
+            sigma=settings.sigma if model.takes_noise_level or not noisy else None,
+            border=settings.border if model.window is not None or not slides else None,
+        ).checked(model)
     return Stages(first, second)

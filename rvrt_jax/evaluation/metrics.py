@@ -1,7 +1,12 @@
 """Image quality as papers report it: PSNR and SSIM on 8-bit frames, in RGB and in luma."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+
+# The scores of a frame, and what tables call them.
+METRICS = {"psnr_rgb": "PSNR", "ssim_rgb": "SSIM", "psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y"}
 
 SSIM_TAPS = 11
 SSIM_SIGMA = 1.5
@@ -12,23 +17,23 @@ Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 Y_OFFSET = 16.0
 
 
-def psnr(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB, over all channels jointly; inf for equal images.
 
-    a, b: [h, w, c] or [h, w] in 0 .. 255 (uint8, or float as rgb_to_y returns).
-    border: pixels to leave out on each side. Raises ValueError if the shapes do not match.
+    a, b: [h, w, c] or [h, w] in 0 .. 255 (uint8, or float as rgb_to_y returns). Raises ValueError
+    if the shapes do not match.
     """
-    a, b = _prepare(a, b, border, smallest=1)
+    a, b = _prepare(a, b, smallest=1)
     error = np.mean((a - b) ** 2)
     return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")
 
 
-def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Structural similarity: 11x11 Gaussian windows that lie inside, mean over channels.
 
-    Arguments as for psnr. Raises ValueError if less than 11 pixels are left of a side.
+    Arguments as for psnr. Raises ValueError if a side has less than 11 pixels.
     """
-    a, b = _prepare(a, b, border, smallest=SSIM_TAPS)
+    a, b = _prepare(a, b, smallest=SSIM_TAPS)
     mean_a, mean_b = _blur(a), _blur(b)
     variance_a = _blur(a * a) - mean_a**2
     variance_b = _blur(b * b) - mean_b**2
@@ -45,36 +50,34 @@ def rgb_to_y(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float64) @ Y_WEIGHTS + Y_OFFSET
 
 
-def frame_scores(pred: np.ndarray, gt: np.ndarray, *, border: int = 0) -> dict[str, float]:
+def frame_scores(pred: np.ndarray, gt: np.ndarray) -> dict[str, float]:
     """All four published scores of one frame: psnr_rgb, ssim_rgb, psnr_y, ssim_y.
 
     pred, gt: uint8 RGB [h, w, 3].
     """
     pred_y, gt_y = rgb_to_y(pred), rgb_to_y(gt)
     return {
-        "psnr_rgb": psnr(pred, gt, border=border),
-        "ssim_rgb": ssim(pred, gt, border=border),
-        "psnr_y": psnr(pred_y, gt_y, border=border),
-        "ssim_y": ssim(pred_y, gt_y, border=border),
+        "psnr_rgb": psnr(pred, gt),
+        "ssim_rgb": ssim(pred, gt),
+        "psnr_y": psnr(pred_y, gt_y),
+        "ssim_y": ssim(pred_y, gt_y),
     }
 
 
-def _prepare(
-    a: np.ndarray, b: np.ndarray, border: int, *, smallest: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Checks and cuts both images; returns them as float64."""
+def mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Averages each score over those that have it: a first frame has no warping error."""
+    names = dict.fromkeys(name for one in scores for name in one)
+    return {name: float(np.mean([s[name] for s in scores if name in s])) for name in names}
+
+
+def _prepare(a: np.ndarray, b: np.ndarray, *, smallest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Checks both images; returns them as float64."""
     if a.shape != b.shape:
         raise ValueError(f"the images are {a.shape} and {b.shape}; scores need equal shapes.")
-    if border < 0:
-        raise ValueError(f"border is {border}; it must be 0 or more.")
-    h, w = (side - 2 * border for side in a.shape[:2])
+    h, w = a.shape[:2]
     if min(h, w) < smallest:
-        raise ValueError(
-            f"{a.shape[0]}x{a.shape[1]} less a border of {border} leaves {h}x{w}; "
-            f"at least {smallest}x{smallest} is needed."
-        )
-    inside = np.s_[border : border + h, border : border + w]
-    return a[inside].astype(np.float64), b[inside].astype(np.float64)
+        raise ValueError(f"the images are {h}x{w}; at least {smallest}x{smallest} is needed.")
+    return a.astype(np.float64), b.astype(np.float64)
 
 
 def _blur(image: np.ndarray) -> np.ndarray:

@@ -1,12 +1,11 @@
-"""Runs test sets by the published protocol; `scoreboard` shows what they score.
+"""Runs test sets by the published protocol; `report` shows what they score.
 
-Frames are clamped to [0, 1] and rounded to 8 bit before scoring, no border is cropped; the scores
-of a clip are means over its frames, those of a set means over clips and, since they differ where
-clips do in length, means over all frames. How a set is tiled is in `testsets`.
+The scores of a clip are means over its frames (`score`), those of a set means over clips and,
+where clips differ in length, means over all frames too. `test_sets` says how a set is tiled.
 
 Two things cannot be as published. The noise of Set8 and DAVIS came from PyTorch's generator: ours
-has the same distribution, drawn anew from seed 0 for each clip; `noise` gives the original one, at
-about 0.01 dB. The deblurring papers took SSIM from MATLAB, about 0.01 above this one (PSNR agrees).
+has the same distribution, drawn from seed 0 for each clip; `noise` gives the original one, at about
+0.01 dB. The deblurring papers took SSIM from MATLAB, about 0.01 above this one (PSNR agrees).
 LPIPS is left out: its weights come with no package.
 """
 
@@ -18,47 +17,45 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 from tqdm import tqdm
 
 from rvrt_jax import parallel
 from rvrt_jax.data.degrade import DEGRADATIONS
 from rvrt_jax.errors import UserError
-from rvrt_jax.evaluation import metrics
-from rvrt_jax.evaluation import report as scoreboard
-from rvrt_jax.evaluation import warping_error as consistency
+from rvrt_jax.evaluation import report as reports
 from rvrt_jax.evaluation.report import Frame
-from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Clip, Job, find, opened
-from rvrt_jax.media.frames import to_float, to_uint
-from rvrt_jax.restoration import restore as inference
+from rvrt_jax.evaluation.score import ScoredFrame, restore_and_score, score_frame
+from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Job, TestClip, find, opened
+from rvrt_jax.evaluation.warping_error import warping_error
+from rvrt_jax.media.frames import to_float
+from rvrt_jax.models.contract import Network, Params
+from rvrt_jax.restoration.plan import plan_tiles
+from rvrt_jax.restoration.restore import restore_stream
+from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import load as loading
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """How the sets are run.
+class ProtocolOptions:
+    """How test sets are run."""
 
-    data: folder of the test sets. degrade: makes an input that is missing of the ground truth.
-    noise: folder with <clip>.npy, standard normal noise [t, 3, h, w], for denoising. tile, overlap:
-    in place of the published ones; tile "auto" as in `restore`. border, ensemble: as `restore`'s.
-    temporal: also measures the warping error.
-    """
-
+    # Folder of the test sets.
     data: Path
+    # How clips are restored. Tile "published" and overlap None: as each set was published.
+    settings: RestoreSettings = RestoreSettings(tile="published", overlap=None)
+    # Makes an input that is missing of the ground truth.
     degrade: bool = False
+    # Folder with <clip>.npy, standard normal noise [t, 3, h, w], for denoising.
     noise: Path | None = None
-    tile: tuple[int, int, int] | str | None = "published"
-    overlap: tuple[int, int, int] | None = None
-    border: str | None = None
-    ensemble: int = 1
+    # Also measures the warping error.
     temporal: bool = True
 
 
 def run(
-    model: nn.Module,
-    params: Any,
+    model: Network,
+    params: Params,
     sets: Sequence[str],
-    options: Options,
+    options: ProtocolOptions,
     *,
     output: Path,
     published: str | None = None,
@@ -67,7 +64,7 @@ def run(
     """Runs `sets`, prints the table, and writes scores.md, .csv (per frame) and .json to `output`.
 
     The clips are shared out over the local devices. published: whose numbers of
-    `testsets.PUBLISHED` to print beside. about: what else the JSON should tell, which is returned.
+    `test_sets.PUBLISHED` to print beside. about: what else the JSON should tell, which is returned.
     Raises UserError, before anything is computed, for unknown sets, missing data, and clips whose
     frames do not fit the ground truth or the model.
     """
@@ -97,59 +94,54 @@ def run(
         scores = parallel.share_devices(score, jobs)
     report = {
         **(about or {}),
-        "protocol": _settings(options),
-        "sets": scoreboard.summarise(jobs, scores, published),
+        "protocol": _about(options),
+        "sets": reports.summarise_sets(jobs, scores, published),
     }
-    print(scoreboard.table(report["sets"]))
-    scoreboard.write(output, report, jobs, scores)
+    print(reports.table(report["sets"]))
+    reports.write(output, report, jobs, scores)
     return report
 
 
 def score_clip(
-    model: nn.Module, params: Any, job: Job, options: Options, *, spynet: Any = None
+    model: Network, params: Params, job: Job, options: ProtocolOptions, *, spynet: Any = None
 ) -> Iterator[Frame]:
     """Yields the scores of each frame that counts: of a septuplet the middle one.
 
     spynet: parameters for the warping error, which every frame but the first gets.
     """
     before = None
-    for restored, truth in _restored(model, params, job, options):
-        pixels, true = to_uint(restored, 8), to_uint(to_float(truth), 8)
-        frame = metrics.frame_scores(pixels, true)
-        pair = to_float(np.stack([pixels, true]))
+    for frame in _restored(model, params, job, options):
+        pair = to_float(np.stack([frame.restored, frame.truth]))
+        scores = dict(frame.scores)
         if spynet is not None and before is not None:
             frames, truths = np.stack([before, pair], axis=1)
-            errors = np.asarray(consistency.warping_error(spynet, frames, truths))
-            frame |= {"warping": float(errors[0]), "warping_true": float(errors[1])}
+            errors = np.asarray(warping_error(spynet, frames, truths))
+            scores |= {"warping": float(errors[0]), "warping_true": float(errors[1])}
         before = pair
-        yield frame
+        yield scores
 
 
 def _restored(
-    model: nn.Module, params: Any, job: Job, options: Options
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (restored frame, true frame)."""
-    tile, overlap = _tile(model, params, job, options)
-    settings = {"tile": tile, "overlap": overlap, "sigma": job.sigma}
-    settings |= {"border": options.border, "ensemble": options.ensemble}
+    model: Network, params: Params, job: Job, options: ProtocolOptions
+) -> Iterator[ScoredFrame]:
+    """Yields the frames that count, restored and scored."""
+    settings = _settings_for(model, params, job, options)
     truth = opened(job.clip.truth)
     frames = _input(job, options, model.scale)
     if not job.clip.listed:
-        yield from zip(
-            inference.restore_stream(model, params, frames, **settings), truth, strict=True
-        )
+        yield from restore_and_score(model, params, frames, truth, settings)
         return
-    video = np.stack(list(frames))
+    video = list(frames)
     (middle,) = truth
-    if model.window is not None:  # published with the septuplet as it is
-        yield inference.restore(model, params, video, **settings)[MIDDLE], middle
-        return
-    there_and_back = np.concatenate([video, video[::-1]])
-    restored = inference.restore(model, params, there_and_back, **settings)
-    yield (restored[MIDDLE] + restored[-1 - MIDDLE]) / 2, middle
+    mirrored = model.window is None  # networks with a window were given the septuplet as it is
+    restored = list(
+        restore_stream(model, params, video + video[::-1] if mirrored else video, settings)
+    )
+    result = (restored[MIDDLE] + restored[-1 - MIDDLE]) / 2 if mirrored else restored[MIDDLE]
+    yield score_frame(result, middle)
 
 
-def _input(job: Job, options: Options, scale: int) -> Iterator[np.ndarray]:
+def _input(job: Job, options: ProtocolOptions, scale: int) -> Iterator[np.ndarray]:
     """Yields the frames that the network gets."""
     if job.clip.lq is not None:
         yield from opened(job.clip.lq)
@@ -163,7 +155,7 @@ def _input(job: Job, options: Options, scale: int) -> Iterator[np.ndarray]:
             yield DEGRADATIONS[job.test.degradation](frame, scale)
 
 
-def _noise(clip: Clip, folder: Path | None) -> Callable[[tuple[int, ...]], np.ndarray]:
+def _noise(clip: TestClip, folder: Path | None) -> Callable[[tuple[int, ...]], np.ndarray]:
     """Returns a function from a frame's shape to its noise, float32 [h, w, 3], frame by frame."""
     if folder is None:
         rng = np.random.default_rng(0)
@@ -172,43 +164,50 @@ def _noise(clip: Clip, folder: Path | None) -> Callable[[tuple[int, ...]], np.nd
     return lambda shape: np.moveaxis(next(frames), 0, -1).astype(np.float32)
 
 
-def _noise_file(clip: Clip, folder: Path) -> Path:
+def _noise_file(clip: TestClip, folder: Path) -> Path:
     return folder / f"{clip.name}.npy"
 
 
-def _tile(model: nn.Module, params: Any, job: Job, options: Options) -> tuple[Any, Any]:
-    overlap = options.overlap or job.test.overlap
-    if options.tile == "published":
-        # Models with a window (EDVR) were published with whole frames.
-        return (job.test.tile if model.window is None else None), overlap
-    if options.tile != "auto":
-        return options.tile, overlap
+def _settings_for(
+    model: Network, params: Params, job: Job, options: ProtocolOptions
+) -> RestoreSettings:
+    """Returns the settings of a clip, its tile chosen."""
+    settings = options.settings
+    overlap = settings.overlap or job.test.overlap
+    settings = dataclasses.replace(settings, overlap=overlap, sigma=job.sigma)
+    if settings.tile == "published":
+        # Networks with a window (EDVR) were published with whole frames.
+        return dataclasses.replace(settings, tile=job.test.tile if model.window is None else None)
+    settings = settings.checked(model)
+    if settings.tile != "auto":
+        return settings
     with opened(job.clip.lq or job.clip.gt) as source:
         shrink = model.scale if job.clip.lq is None and job.sigma is None else 1
         length = 2 * source.length if job.clip.listed else source.length
         size = (length, source.height // shrink, source.width // shrink)
-    plan = inference.plan_tiles(model, params, size, overlap=overlap)
-    return plan.tile, plan.overlap
+    plan = plan_tiles(model, params, size, settings)
+    return dataclasses.replace(settings, tile=plan.tile)
 
 
-def _check(model: nn.Module, sets: Sequence[str], options: Options, published: str | None) -> None:
+def _check(
+    model: Network, sets: Sequence[str], options: ProtocolOptions, published: str | None
+) -> None:
     unknown = [key for key in sets if key not in TEST_SETS]
     if unknown or not sets:
         raise UserError(f"test sets {unknown or 'none'}; choose from {', '.join(TEST_SETS)}.")
     if published is not None and published not in PUBLISHED:
         raise UserError(f"nothing is published of {published!r}; known are {list(PUBLISHED)}.")
-    if options.tile not in ("auto", "published"):
-        inference.check_tile(model, options.tile, options.overlap or (0, 0, 0))
-    inference.check_options(
-        model,
-        sigma=0 if model.in_channels == 4 else None,
-        border=options.border,
-        ensemble=options.ensemble,
-    )
+    tile, overlap = options.settings.tile, options.settings.overlap
+    dataclasses.replace(
+        options.settings,
+        tile=None if tile == "published" else tile,
+        overlap=(0, 0, 0) if overlap is None else overlap,
+        sigma=0 if model.takes_noise_level else None,
+    ).checked(model)
     for key in sets:
         noisy = TEST_SETS[key].degradation == "noise"
-        if noisy != (model.in_channels == 4):
-            takes = "takes" if model.in_channels == 4 else "takes no"
+        if noisy != (model.takes_noise_level):
+            takes = "takes" if model.takes_noise_level else "takes no"
             raise UserError(
                 f"{key} is a test of {'denoising' if noisy else 'clean input'}, but the model "
                 f"{takes} noise level. Choose other --sets or weights."
@@ -264,9 +263,16 @@ def _check_clip(job: Job, scale: int, noise: Path | None) -> int:
     return length
 
 
-def _settings(options: Options) -> dict[str, Any]:
-    settings = dataclasses.asdict(options)
-    return settings | {
+def _about(options: ProtocolOptions) -> dict[str, Any]:
+    """Returns the options as the JSON of the scores has them."""
+    settings = options.settings
+    return {
         "data": str(options.data),
+        "degrade": options.degrade,
         "noise": "seed 0" if options.noise is None else str(options.noise),
+        "tile": settings.tile,
+        "overlap": settings.overlap,
+        "border": settings.border,
+        "ensemble": settings.ensemble,
+        "temporal": options.temporal,
     }

@@ -1,14 +1,14 @@
-"""What test sets scored: means, the table beside the published numbers, and the files."""
+"""What clips and test sets scored: means, tables and files."""
 
 import csv
 import io
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rvrt_jax.evaluation import scoring
+from rvrt_jax.evaluation.metrics import METRICS, mean
 from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Job
 from rvrt_jax.files import write_text
 
@@ -16,7 +16,7 @@ FILES = ("scores.md", "scores.csv", "scores.json")
 Frame = dict[str, float]  # the scores of a frame
 
 
-def summarise(
+def summarise_sets(
     jobs: list[Job], scores: list[list[Frame]], published: str | None
 ) -> list[dict[str, Any]]:
     """Returns a dictionary for each set and noise level."""
@@ -27,7 +27,7 @@ def summarise(
     for (key, sigma), clips in groups.items():
         test = TEST_SETS[key]
         numbers = PUBLISHED.get(published or "", {}).get(key if sigma is None else (key, sigma))
-        by_clip = {name: _mean(frames) for name, frames in clips}
+        by_clip = {name: mean(frames) for name, frames in clips}
         result.append(
             {
                 "set": key,
@@ -37,18 +37,12 @@ def summarise(
                 "metrics": test.metrics,
                 "published_average": "frames" if test.by_frame else "clips",
                 "published": dict(zip(test.metrics, numbers, strict=True)) if numbers else None,
-                "mean": _mean(list(by_clip.values())),
-                "mean_of_frames": _mean([frame for _, frames in clips for frame in frames]),
+                "mean": mean(list(by_clip.values())),
+                "mean_of_frames": mean([frame for _, frames in clips for frame in frames]),
                 "clips": by_clip,
             }
         )
     return result
-
-
-def _mean(scores: list[Frame]) -> Frame:
-    """Averages each score over those that have it: a first frame has no warping error."""
-    names = dict.fromkeys(name for one in scores for name in one)
-    return {name: float(np.mean([s[name] for s in scores if name in s])) for name in names}
 
 
 HEADER = (
@@ -89,9 +83,8 @@ def rows(sets: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
             yield (*cells, f"{warping[0]} ({warping[1]})" if warping else "")
 
 
-def table(sets: list[dict[str, Any]]) -> str:
-    """Returns the scores as aligned text."""
-    lines = [HEADER, *rows(sets)]
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table as text: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
@@ -99,14 +92,20 @@ def table(sets: list[dict[str, Any]]) -> str:
     )
 
 
+def table(sets: list[dict[str, Any]]) -> str:
+    """Returns the scores of test sets as aligned text."""
+    return aligned([HEADER, *rows(sets)])
+
+
 def markdown(sets: list[dict[str, Any]]) -> str:
-    """Returns the scores as a Markdown table."""
+    """Returns the scores of test sets as a Markdown table."""
     lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *rows(sets)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(output: Path, report: dict[str, Any], jobs: list[Job], scores: list[list[Frame]]) -> None:
-    fields = ["set", "sigma", "clip", "frame", *scoring.METRICS, "warping", "warping_true"]
+    """Writes the scores of test sets to a folder: as a table, of every frame, and as JSON."""
+    fields = ["set", "sigma", "clip", "frame", *METRICS, "warping", "warping_true"]
     lines = io.StringIO()
     writer = csv.DictWriter(lines, fields, lineterminator="\n")
     writer.writeheader()
@@ -114,7 +113,58 @@ def write(output: Path, report: dict[str, Any], jobs: list[Job], scores: list[li
         place = {"set": job.key, "sigma": job.sigma, "clip": job.clip.name}
         first = MIDDLE if job.clip.listed else 0
         writer.writerows(place | {"frame": first + i} | frame for i, frame in enumerate(frames))
-    texts = (markdown(report["sets"]), lines.getvalue(), scoring.to_json(report))
+    texts = (markdown(report["sets"]), lines.getvalue(), to_json(report))
     for name, text in zip(FILES, texts, strict=True):
         write_text(output / name, text)
     print(f"wrote {', '.join(str(output / name) for name in FILES)}")
+
+
+def summarise_clips(clips: list[dict]) -> dict:
+    """Returns {} or {"mean": ...} over clips and {"mean_of_frames": ...} over all frames.
+
+    The two differ where clips differ in length; papers report one or the other.
+    """
+    scored = [clip for clip in clips if "scores" in clip]
+    if not scored:
+        return {}
+    frames = sum(clip["frames"] for clip in scored)
+    by_clip, by_frame = {}, {}
+    for version in scored[0]["scores"]:
+        by_clip[version] = mean([clip["scores"][version] for clip in scored])
+        by_frame[version] = {
+            metric: sum(clip["scores"][version][metric] * clip["frames"] for clip in scored)
+            / frames
+            for metric in METRICS
+        }
+    return {"mean": by_clip, "mean_of_frames": by_frame}
+
+
+def clip_table(clips: list[dict], summary: dict) -> str:
+    """Returns the scores as text: a line per clip and version, then their means if they differ."""
+    found = [(clip["name"], clip["scores"]) for clip in clips if "scores" in clip]
+    if len(found) > 1:
+        found.append(("mean", summary["mean"]))
+    if len({clip["frames"] for clip in clips if "scores" in clip}) > 1:
+        found.append(("mean of all frames", summary["mean_of_frames"]))
+    lines = [("clip", "", *METRICS.values())]
+    for name, versions in found:
+        lines += [(name, version, *score_cells(scores)) for version, scores in versions.items()]
+    return aligned(lines)
+
+
+def score_cells(scores: Frame) -> list[str]:
+    """Returns the four scores as a table shows them."""
+    return [f"{scores[metric]:.{2 if 'psnr' in metric else 4}f}" for metric in METRICS]
+
+
+def to_json(report: dict) -> str:
+    """Returns a report as JSON text; infinite numbers (the PSNR of equal frames) become null."""
+    return json.dumps(_finite(report), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,15 +3,16 @@
 Nothing here computes; `protocol` does. A set is taken as rvrt_jax.data.prepare leaves it below the
 data root, or else as folders of images: `<gt>/<clip>/*.png`, its input in the folder of the same
 name below `lq`; in either, sorted order pairs the frames. Numbers are RVRT's and others' as the
-papers and their public code print them.
+papers and their public code print them. The table is assets/test_sets.json.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 from rvrt_jax.data import published, records
-from rvrt_jax.data.clips import BUNDLED
+from rvrt_jax.data.clips import ASSETS, BUNDLED
 from rvrt_jax.data.published import DATASETS
 from rvrt_jax.data.records import RecordClip, RecordFrames
 from rvrt_jax.errors import UserError
@@ -68,11 +69,13 @@ class TestSet:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class TestClip:
     """One clip: `lq` is None where the input is made of the ground truth.
 
     Each is a folder of images or a prepared clip, which `opened` reads. listed: a septuplet.
     """
+
+    __test__ = False
 
     name: str
     gt: Path | RecordClip
@@ -96,7 +99,7 @@ class Job:
     key: str
     test: TestSet
     sigma: int | None
-    clip: Clip
+    clip: TestClip
 
 
 def opened(place: Path | RecordClip) -> FrameSource:
@@ -104,89 +107,32 @@ def opened(place: Path | RecordClip) -> FrameSource:
     return open_frames(place) if isinstance(place, Path) else RecordFrames(place)
 
 
-def _known(title: str, dataset: str, **fields: Any) -> TestSet:
-    """Returns a set with the counts and the source that `published` has of `dataset`."""
-    data = DATASETS[dataset]
-    split = data.splits["test"]
-    fetch = f"{data.files} from {data.source}"
-    counts = {"clips": split.clips, "frames": split.frames}
-    return TestSet(title, fetch=fetch, dataset=dataset, **counts, **fields)
+def _test_set(fields: dict[str, Any]) -> TestSet:
+    """Returns a set as the table has it, with counts and source of its entry in `published`."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    if fields["gt"] is None:
+        fields["gt"] = str(BUNDLED)
+    if "dataset" in fields:
+        data = DATASETS[fields["dataset"]]
+        split = data.splits["test"]
+        fields |= {"clips": split.clips, "frames": split.frames}
+        fields["fetch"] = f"{data.files} from {data.source}"
+    return TestSet(**fields)
 
 
-_VIMEO = "Vimeo90K/vimeo_septuplet"
-_VIMEO_TEST = f"{_VIMEO}/sep_testlist.txt"
-_TILE = (0, 256, 256)
-
-TEST_SETS = {
-    "reds4": _known(
-        "REDS4", "reds4", gt="REDS4/GT", lq="REDS4/sharp_bicubic",
-        degradation="bicubic", tile=(100, 128, 128),
-    ),
-    "vimeo_bi": _known(
-        "Vimeo-90K-T BI", "vimeo", gt=f"{_VIMEO}/sequences", lq=f"{_VIMEO}_matlabLRx4/sequences",
-        listing=_VIMEO_TEST, degradation="bicubic", luma=True,
-    ),
-    "vimeo_bd": _known(
-        "Vimeo-90K-T BD", "vimeo", gt=f"{_VIMEO}/sequences", lq=f"{_VIMEO}_BDLRx4/sequences",
-        listing=_VIMEO_TEST, degradation="blur_down", luma=True,
-    ),
-    "vid4_bi": _known(
-        "Vid4 BI", "vid4", gt="Vid4/GT", lq="Vid4/BIx4", degradation="bicubic", luma=True
-    ),
-    "vid4_bd": _known(
-        "Vid4 BD", "vid4", gt="Vid4/GT", lq="Vid4/BDx4", degradation="blur_down", luma=True
-    ),
-    "udm10": _known(
-        "UDM10 BD", "udm10", gt="UDM10/GT", lq="UDM10/BDx4", degradation="blur_down", luma=True
-    ),
-    "dvd10": _known(
-        "DVD10", "dvd10", gt="DVD10/test_GT", lq="DVD10/test_GT_blurred",
-        tile=_TILE, by_frame=True,
-    ),
-    "gopro11": _known(
-        "GoPro11", "gopro11", gt="GoPro11/test_GT", lq="GoPro11/test_GT_blurred",
-        tile=_TILE, by_frame=True,
-    ),
-    "davis_test": _known(
-        "DAVIS-test", "davis_test", gt="DAVIS-test/GT", degradation="noise", tile=_TILE
-    ),
-    "set8": _known("Set8", "set8", gt="Set8/GT", degradation="noise", tile=_TILE),
-    "bundled": TestSet(
-        "bundled clips", str(BUNDLED), "the package itself", degradation="bicubic", clips=3
-    ),
-}  # fmt: skip
-
-# Of each model by set, and for noise (set, sigma): PSNR and SSIM (None: not given).
+_TABLE = json.loads((ASSETS / "test_sets.json").read_text())
+TEST_SETS = {name: _test_set(fields) for name, fields in _TABLE["sets"].items()}
+# Of each model by set, and for noise by (set, sigma): PSNR and SSIM (None: not given).
 PUBLISHED: dict[str, dict[str | tuple[str, int], tuple[float, float | None]]] = {
-    "RVRT": {
-        "reds4": (32.75, 0.9113),
-        "vimeo_bi": (38.15, 0.9527),
-        "vid4_bi": (27.99, 0.8462),
-        "udm10": (40.90, 0.9729),
-        "vimeo_bd": (38.59, 0.9576),
-        "vid4_bd": (29.54, 0.8810),
-        "dvd10": (34.30, 0.9655),
-        "gopro11": (34.92, 0.9738),
-        **{
-            ("davis_test", sigma): (psnr, None)
-            for sigma, psnr in zip(SIGMAS, (40.57, 38.05, 36.57, 35.47, 34.57), strict=True)
-        },
-        **{
-            ("set8", sigma): (psnr, None)
-            for sigma, psnr in zip(SIGMAS, (37.53, 34.83, 33.30, 32.21, 31.33), strict=True)
-        },
-    },
-    "EDVR-M": {"reds4": (30.53, 0.8699)},
-    "EDVR-L": {
-        "reds4": (31.09, 0.8800),
-        "vimeo_bi": (37.61, 0.9489),
-        "vid4_bi": (27.35, 0.8264),
-    },
-    "BasicVSR": {"reds4": (31.42, 0.8909)},
+    model: {
+        (row["set"], row["sigma"]) if "sigma" in row else row["set"]: (row["psnr"], row["ssim"])
+        for row in rows
+    }
+    for model, rows in _TABLE["published"].items()
 }
 
 
-def find(name: str, root: Path, *, degrade: bool = False) -> list[Clip]:
+def find(name: str, root: Path, *, degrade: bool = False) -> list[TestClip]:
     """Returns the clips of a test set below `root`, all of which are there.
 
     degrade: makes the input of the ground truth where it is missing.
@@ -206,15 +152,15 @@ def find(name: str, root: Path, *, degrade: bool = False) -> list[Clip]:
     return clips
 
 
-def _prepared(test: TestSet, root: Path, *, degrade: bool) -> list[Clip]:
+def _prepared(test: TestSet, root: Path, *, degrade: bool) -> list[TestClip]:
     """Returns the clips of a set that rvrt_jax.data.prepare has left below `root`."""
     made = degrade and test.degradation and test.kind not in records.kinds(root, test.dataset)
     pairs = records.load(root, test.dataset, "test", lq="" if made else test.kind)
     listed = test.listing is not None
-    return [Clip(gt.name, gt, lq, listed) for gt, lq in pairs]
+    return [TestClip(gt.name, gt, lq, listed) for gt, lq in pairs]
 
 
-def _in_folders(test: TestSet, root: Path, *, degrade: bool) -> list[Clip]:
+def _in_folders(test: TestSet, root: Path, *, degrade: bool) -> list[TestClip]:
     """Returns the clips of a set that lies below `root` as folders of images."""
     gt = root / test.gt  # an absolute one stays as it is
     lq = None if test.lq is None else root / test.lq
@@ -238,7 +184,7 @@ def _in_folders(test: TestSet, root: Path, *, degrade: bool) -> list[Clip]:
             f"{test.title}: {len(absent)} folders of clips are missing, such as {absent[0]}. "
             f"Input and ground truth need the same clips; fetch {test.fetch}."
         )
-    return [Clip(*clip, listed) for clip in clips]
+    return [TestClip(*clip, listed) for clip in clips]
 
 
 def _instructions(test: TestSet, root: Path, missing: list[Path], *, offer_degrade: bool) -> str:

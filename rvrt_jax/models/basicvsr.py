@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.contract import ParameterGroup
+from rvrt_jax.models.contract import ParameterGroup, Size
 from rvrt_jax.models.layers import (
     Conv,
     Dtype,
@@ -24,6 +24,7 @@ from rvrt_jax.models.layers import (
     remat_choice,
     scan,
 )
+from rvrt_jax.models.memory import clip_memory
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.ops.resize import pixel_shuffle, resize_bilinear
 from rvrt_jax.ops.sample import warp
@@ -86,6 +87,12 @@ class BasicVSR(nn.Module):
     pad_multiple = 1
     in_channels = 3
     window = None  # as many frames out as in
+
+    takes_noise_level = False
+
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that one call takes (`Network.working_memory`)."""
+        return clip_memory(call, scale=self.scale, channels=self.num_feat)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns the parts that recipes can treat apart."""

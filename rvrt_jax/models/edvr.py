@@ -15,8 +15,9 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.contract import ParameterGroup
+from rvrt_jax.models.contract import ParameterGroup, Size
 from rvrt_jax.models.layers import Conv, Dtype, ResidualBlock, leaky_relu, map_scan
+from rvrt_jax.models.memory import clip_memory, window_memory
 from rvrt_jax.models.pcd import PcdAlign, Pyramid, concatenate, enlarge
 from rvrt_jax.ops.deform_conv import DEFORM_CONV
 from rvrt_jax.ops.resize import pixel_shuffle
@@ -158,6 +159,13 @@ class EDVR(nn.Module):
 
     time_multiple = 1  # a clip may have any number of frames: a window slides over it
     in_channels = 3
+
+    takes_noise_level = False
+
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that one call takes (`Network.working_memory`)."""
+        window = self.num_frame
+        return window_memory(call, scale=self.scale, channels=self.num_feat, window=window)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns the parts that recipes can treat apart."""
@@ -325,6 +333,12 @@ class PreDeblurNet(nn.Module):
     time_multiple = 1
     in_channels = 3
     window = None
+
+    takes_noise_level = False
+
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that one call takes (`Network.working_memory`)."""
+        return clip_memory(call, scale=self.scale, channels=self.num_feat)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns none: recipes treat all parameters alike."""

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.contract import ParameterGroup
+from rvrt_jax.models.contract import ParameterGroup, Size
 from rvrt_jax.models.layers import (
     Conv,
     Dtype,
@@ -29,6 +29,7 @@ from rvrt_jax.models.layers import (
     scan,
     to_clips,
 )
+from rvrt_jax.models.memory import clip_memory
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.models.swin import RstbWithInputConv
 from rvrt_jax.ops.deform_attn import ATTENTION, Window2
@@ -230,6 +231,16 @@ class RVRT(nn.Module):
     def in_channels(self) -> int:
         """RGB, and the noise level where the model wants it."""
         return 4 if self.nonblind_denoising else 3
+
+    @property
+    def takes_noise_level(self) -> bool:
+        """Whether the input has a fourth channel, sigma / 255."""
+        return self.nonblind_denoising
+
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that one call takes (`Network.working_memory`)."""
+        widest = max(self.embed_dims)
+        return clip_memory(call, scale=self.scale, channels=widest, in_channels=self.in_channels)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns the parts that recipes can treat apart."""

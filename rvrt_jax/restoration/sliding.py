@@ -1,18 +1,20 @@
-"""Sliding a model's window over a clip of any length, each frame's features computed once.
+"""Sliding a network's window over a clip of any length, each frame's features computed once.
 
-For models with a `window` (EDVR): `model.features` makes of a frame what all windows with it share,
-`model.fuse` makes the middle frame of such features. Where a window reaches beyond the clip, a rule
-says which frames stand in (`frame_indices`), as published.
+For networks with a `window` (EDVR): `features` makes of a frame what all windows with it share,
+`fuse` makes the middle frame of such features. Where a window reaches beyond the clip, a rule says
+which frames stand in (`frame_indices`), as published.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.models.contract import Network, Params
+from rvrt_jax.restoration import programs
 
 RULES: dict[str, Callable[[int, int, int, int], int]] = {
     # (index, last index of the clip, centre, frames to either side) -> index
@@ -25,7 +27,7 @@ RULES: dict[str, Callable[[int, int, int, int], int]] = {
 }
 
 
-def check(model, border: str) -> None:
+def check(model: Network, border: str) -> None:
     """Raises UserError for an unknown rule, and a window that does not reach as far both ways."""
     if border not in RULES:
         raise UserError(f"border is {border!r}; choose from {', '.join(RULES)}.")
@@ -82,80 +84,42 @@ def windows(
             del held[old]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def features(model, params, frames):
-    """Returns the features of frames, [b, h, w, 3]; compiled once per model and shape."""
-    return model.apply({"params": params}, frames, method="features")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def fuse(model, params, pyramids, middle):
-    """Returns (the middle frames, [b, scale * h, scale * w, 3], what the model tells of itself).
-
-    pyramids: of each frame of the window a list of b features, [1, h, w, c] each. middle:
-    [b, h, w, 3].
-    """
-    stacked = [jax.tree.map(lambda *x: jnp.concatenate(x), *frame) for frame in pyramids]
-    window = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
-    out, told = model.apply(
-        {"params": params}, window, middle, method="fuse", mutable=["diagnostics"]
-    )
-    return out, told.get("diagnostics", {})
-
-
 class Slider:
-    """Runs a model over the windows of one clip, or of one piece of it after the other.
+    """Runs a network over the windows of one clip, or of one piece of it after the other.
 
     Each frame's features are kept while windows still need them.
-
-    batch: windows that go through the network at once. `told`: for each thing the model tells of
-    itself (as mutable="diagnostics"), its value in every call so far.
     """
 
-    def __init__(self, model, params, batch: int) -> None:
+    def __init__(self, model: Network, params: Params, batch: int) -> None:
+        """batch: the windows that go through the network at once."""
         self._model, self._params, self._batch = model, params, batch
-        self._kept: dict[int, tuple] = {}
-        self.told: dict[str, list[float]] = {}
+        self._kept: dict[int, tuple[Any, Array]] = {}
+        # For each thing the network says of itself (as mutable="diagnostics"), a value a call.
+        self.diagnostics: dict[str, list[Array]] = {}
 
-    def run(self, frame: Callable[[int], np.ndarray], indices: list[list[int]]) -> np.ndarray:
+    def run(self, frame: Callable[[int], Array], indices: list[list[int]]) -> Array:
         """Returns the middle frames of up to `batch` windows, float32 [b, scale * h, scale * w, 3].
 
-        frame(index): a frame, float32 [h, w, 3] of a size that the model takes; always the same
+        frame(index): a frame, float32 [h, w, 3] of a size that the network takes; always the same
         piece of it, in the same orientation, until `forget`.
         """
         count = len(indices)
         indices = indices + indices[-1:] * (self._batch - count)  # always the same program
-        middle = np.stack([frame(each[self._model.centre]) for each in indices])
         kept = self._kept
         oldest = min(index for each in indices for index in each)
         for old in [index for index in kept if index < oldest]:
             del kept[old]
         for index in sorted({index for each in indices for index in each} - kept.keys()):
-            kept[index] = features(self._model, self._params, frame(index)[None])
-        pyramids = [[kept[each[place]] for each in indices] for place in range(self._model.window)]
-        out, told = fuse(self._model, self._params, pyramids, middle)
-        for name, value in told.items():
-            self.told.setdefault(name, []).append(float(value))
-        return np.asarray(out)[:count]
+            image = frame(index)
+            kept[index] = programs.features(self._model, self._params, image[None]), image
+        middle = jnp.stack([kept[each[self._model.centre]][1] for each in indices])
+        window = self._model.window or 1
+        pyramids = [[kept[each[place]][0] for each in indices] for place in range(window)]
+        out, diagnostics = programs.fuse(self._model, self._params, pyramids, middle)
+        for name, value in diagnostics.items():
+            self.diagnostics.setdefault(name, []).append(value)
+        return out[:count]
 
     def forget(self) -> None:
         """Lets go of all features."""
         self._kept.clear()
-
-
-def compiled_bytes(model, params, call: tuple[int, int, int]) -> int:
-    """Compiles both halves for calls (windows, h, w) and returns the bytes that they take at most.
-
-    The features of the windows, which stay on the device, count among the arguments.
-    """
-    batch, h, w = call
-    frame, middle = (jax.ShapeDtypeStruct((n, h, w, 3), np.float32) for n in (1, batch))
-    pyramid = jax.eval_shape(functools.partial(features, model), params, frame)
-    pyramids = [[pyramid] * batch] * model.window
-    programs = features.lower(model, params, frame), fuse.lower(model, params, pyramids, middle)
-    return max(_bytes(program.compile().memory_analysis()) for program in programs)
-
-
-def _bytes(memory) -> int:
-    assert memory is not None  # CPU, GPU and TPU report it
-    return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

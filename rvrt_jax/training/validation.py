@@ -9,10 +9,11 @@ import numpy as np
 
 from rvrt_jax import parallel
 from rvrt_jax.data import degrade
-from rvrt_jax.evaluation import metrics, scoring
+from rvrt_jax.evaluation import metrics
 from rvrt_jax.evaluation import picture as compare
+from rvrt_jax.evaluation.score import restore_and_score
 from rvrt_jax.media.frames import to_uint
-from rvrt_jax.restoration import restore as inference
+from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.training.state import Params
 
 Clip = dict[str, Any]  # name, lq and gt, as `pipeline.validation` returns them
@@ -45,21 +46,19 @@ def score(
             return None
         clip = clips[index]
         frames, level = clip["lq"][..., :3], clip["lq"][..., 3:]
-        output = inference.restore(
-            model,
-            jax.device_put(weights, device),
-            frames,
-            tile=TILE,
-            sigma=255 * float(level.flat[0]) if level.size else None,
-        )
-        restored = to_uint(output, 8)
-        return _score(restored, clip["gt"]), _row(clip, restored, model.scale)
+        sigma = 255 * float(level.flat[0]) if level.size else None
+        settings = RestoreSettings(tile=TILE, sigma=sigma)
+        weights_here = jax.device_put(weights, device)
+        scored = list(restore_and_score(model, weights_here, frames, clip["gt"], settings))
+        restored = np.stack([frame.restored for frame in scored])
+        scores = metrics.mean([frame.scores for frame in scored])
+        return scores, _row(clip, restored, model.scale)
 
     found = parallel.share_devices(run, mine)
     done = [one for one in found if one is not None]
     if len(done) < len(found):
         return None
-    names = list(scoring.METRICS)
+    names = list(metrics.METRICS)
     table = np.zeros((len(clips), len(names)))
     for index, (scores, _) in zip(mine, done, strict=True):
         table[index] = [scores[name] for name in names]
@@ -78,13 +77,13 @@ def bicubic(clips: list[Clip], *, scale: int) -> Scores:
 
 def mean(scores: Scores) -> dict[str, float]:
     """Averages over clips."""
-    return scoring.mean(list(scores.values()))
+    return metrics.mean(list(scores.values()))
 
 
 def _score(prediction: np.ndarray, gt: np.ndarray) -> dict[str, float]:
     """Averages the scores of the frames of a clip; both uint8 [t, h, w, 3]."""
     pairs = zip(prediction, gt, strict=True)
-    return scoring.mean([metrics.frame_scores(one, true) for one, true in pairs])
+    return metrics.mean([metrics.frame_scores(one, true) for one, true in pairs])
 
 
 def _enlarged(lq: np.ndarray, scale: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from helpers.toy import PARAMS, Toy
 
 from rvrt_jax import command_line, models
 from rvrt_jax.data.degrade import imresize
+from rvrt_jax.evaluation import clips as finding
 from rvrt_jax.evaluation import files as evaluation
 from rvrt_jax.evaluation import metrics
 from rvrt_jax.evaluation import picture as compare
@@ -25,8 +26,8 @@ from rvrt_jax.evaluation import report as scoreboard
 from rvrt_jax.evaluation import test_sets as testsets
 from rvrt_jax.media.frames import open_frames, open_writer
 from rvrt_jax.media.image_folders import FolderWriter
+from rvrt_jax.restoration.plan import Budget
 from rvrt_jax.restoration.restore import restore
-from rvrt_jax.restoration.tiling import Budget
 from rvrt_jax.weights import load as loading
 from rvrt_jax.weights import mapping as keys
 from rvrt_jax.weights import state_dict as states
@@ -239,7 +240,7 @@ def test_mistakes_end_in_one_message_and_leave_nothing(
 
 
 def test_a_tile_that_does_not_fit_the_memory_is_said_to(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "free_memory", lambda share: Budget(1, 1, shared=True))
+    monkeypatch.setattr(evaluation, "free_memory", lambda share=0: Budget(1, 1, shared=True))
     write(tmp_path / "in", images(0, (2, 8, 8, 3)))
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--tile", "none")
     code, _, err = run(*arguments)
@@ -276,7 +277,7 @@ def test_ground_truth_of_a_video_whose_length_was_wrong(run, toy, tmp_path, monk
     """A decoder may undercut the announced length; then the ground truth is found too long late."""
     write(tmp_path / "in", images(0, (2, 8, 8, 3)))
     write(tmp_path / "gt", images(0, (3, 32, 32, 3)))
-    monkeypatch.setattr(evaluation, "_check_truth", lambda *_: None)
+    monkeypatch.setattr(finding, "_check_truth", lambda *_: None)
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--gt", tmp_path / "gt")
     code, _, err = run(*arguments)
     assert code == 1 and "more frames than the 2" in err and not (tmp_path / "out").exists()

@@ -17,8 +17,9 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import metrics, protocol
 from rvrt_jax.evaluation import test_sets as testsets
 from rvrt_jax.evaluation import warping_error as consistency
-from rvrt_jax.evaluation.protocol import Options
+from rvrt_jax.evaluation.protocol import ProtocolOptions
 from rvrt_jax.restoration.restore import restore
+from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import load as loading
 
 
@@ -54,10 +55,10 @@ def small(monkeypatch):
 @pytest.fixture
 def run(tmp_path, capsys):
     def call(model, name, *, published="RVRT", **options):
-        options = {"data": tmp_path, "temporal": False} | options
-        report = protocol.run(
-            model, PARAMS, [name], Options(**options), output=tmp_path / "out", published=published
-        )
+        settings = RestoreSettings("published", None, ensemble=options.pop("ensemble", 1))
+        options = {"data": tmp_path, "settings": settings, "temporal": False} | options
+        chosen, output = ProtocolOptions(**options), tmp_path / "out"
+        report = protocol.run(model, PARAMS, [name], chosen, output=output, published=published)
         return report["sets"], capsys.readouterr().out.splitlines()
 
     return call
@@ -228,7 +229,7 @@ def test_missing_input_is_made_when_asked_for(tmp_path, small, run):
 
 def test_mistakes_are_found_before_anything_runs(tmp_path, small, monkeypatch):
     monkeypatch.setattr(protocol, "score_clip", None)  # must not be reached
-    options = Options(tmp_path)
+    options = ProtocolOptions(tmp_path)
 
     def attempt(name, message, model=None):
         with pytest.raises(UserError, match=message):

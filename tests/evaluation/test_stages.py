@@ -8,8 +8,10 @@ from helpers.toy import PARAMS, Slide, Toy
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import files as evaluation
+from rvrt_jax.evaluation.clips import ReadOptions
 from rvrt_jax.media.frames import open_frames, open_writer, to_uint
 from rvrt_jax.restoration.restore import restore
+from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import load as loading
 
 FIRST = Toy(scale=2, blur=True)  # between 8-bit levels, so that quantising shows
@@ -39,7 +41,8 @@ def run(tmp_path, monkeypatch):
             gt=None,
             picture=None,
             scores_file=str(tmp_path / "scores.json"),
-            options=evaluation.Options(**{"tile": None, **options}),
+            settings=RestoreSettings(**options),
+            reading=ReadOptions(),
             overwrite=False,
         )
         return frames, open_frames(tmp_path / "out").read_all(), report

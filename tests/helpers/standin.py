@@ -49,6 +49,7 @@ class Net(nn.Module):
     size_multiple = 1
     pad_multiple = 1
     in_channels = 3
+    takes_noise_level = False
     window = None
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:

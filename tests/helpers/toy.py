@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from rvrt_jax.models.memory import clip_memory, window_memory
+
 PARAMS = {"gain": np.float32(1)}
 
 
@@ -17,8 +19,14 @@ class Toy(nn.Module):
     in_channels: int = 3
     blur: bool = False
     dtype: type = jnp.float32
-    embed_dims: tuple[int, ...] = (4, 4, 4)
     window = None
+
+    @property
+    def takes_noise_level(self):
+        return self.in_channels == 4
+
+    def working_memory(self, call):
+        return clip_memory(call, scale=self.scale, channels=4, in_channels=self.in_channels)
 
     def parameter_groups(self):
         return ()
@@ -45,10 +53,13 @@ class Slide(nn.Module):
     size_multiple: int = 4
     pad_multiple: int = 4
     in_channels: int = 3
-    num_feat: int = 3
     border: str = "replicate"
     centre: int = 2
     dtype: type = jnp.float32
+    takes_noise_level = False
+
+    def working_memory(self, call):
+        return window_memory(call, scale=self.scale, channels=3, window=self.window)
 
     def __call__(self, video):
         frames = jnp.moveaxis(video, 1, 0)

@@ -7,9 +7,13 @@ from helpers import goldens
 from helpers.toy import PARAMS, Toy
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.restoration import restore as inference
-from rvrt_jax.restoration import tiling
-from rvrt_jax.restoration.restore import plan_tiles, restore, restore_stream
+from rvrt_jax.models import memory
+from rvrt_jax.restoration import plan as planning
+from rvrt_jax.restoration import programs, tiling
+from rvrt_jax.restoration.plan import plan_tiles
+from rvrt_jax.restoration.restore import restore, restore_stream
+from rvrt_jax.restoration.runner import mirror
+from rvrt_jax.restoration.settings import RestoreSettings
 
 SIZES = [(1, 1, 1), (1, 3, 40), (2, 7, 5), (3, 13, 17), (5, 8, 8), (7, 37, 3)]
 
@@ -61,7 +65,7 @@ def test_a_mirror_longer_than_the_axis_goes_back_and_forth(size):
     video = clip((size, 1, size))
     order = (np.r_[0:size, size - 1 : -1 : -1].tolist() * 8)[:8]
     expected = video[order[:4]][:, [0] * 8][:, :, order]
-    np.testing.assert_array_equal(inference.mirror(video, (4, 8, 8)), expected)
+    np.testing.assert_array_equal(mirror(video, (4, 8, 8)), expected)
 
 
 def test_tiles_that_fit_are_not_padded_and_others_only_as_far_as_needed():
@@ -84,7 +88,8 @@ def test_stream_equals_restore_and_reports_progress():
     video, seen = clip((11, 13, 14)), []
     options = {"tile": (4, 9, 10), "overlap": (2, 3, 4)}
     frames = (frame for frame in video)
-    streamed = list(restore_stream(Toy(), PARAMS, frames, progress=seen.append, **options))
+    settings = RestoreSettings(**options)
+    streamed = list(restore_stream(Toy(), PARAMS, frames, settings, progress=seen.append))
     np.testing.assert_array_equal(np.stack(streamed), restore(Toy(), PARAMS, video, **options))
     assert seen == sorted(seen) and seen[-1] == pytest.approx(11)
 
@@ -111,15 +116,18 @@ def test_the_plan_is_checked_against_the_compiler_and_its_program_reused(monkeyp
             return super().__call__(video)
 
     model, video = Counted(), clip((9, 40, 40))
-    monkeypatch.setattr(tiling, "FLOATS_PER_FRAME", 0)  # an estimate far too low
-    monkeypatch.setattr(tiling, "FLOATS_FIXED", 0)
-    monkeypatch.setattr(tiling, "FLOATS_PER_CHANNEL", 0)
-    whole = inference.memory_needed(model, PARAMS, (10, 40, 40))
-    budget = tiling.Budget(whole * 2 // 3, 2**30, shared=False)
-    monkeypatch.setattr(inference, "free_memory", lambda share: budget)
-    plan = plan_tiles(model, PARAMS, video.shape[:3])
-    assert plan.device_bytes == inference.memory_needed(model, PARAMS, plan.call)
-    assert plan.device_bytes <= budget.device < whole
+    monkeypatch.setattr(memory, "FLOATS_PER_FRAME", 0)  # an estimate far too low
+    monkeypatch.setattr(memory, "FLOATS_FIXED", 0)
+    monkeypatch.setattr(memory, "FLOATS_PER_CHANNEL", 0)
+    whole = plan_tiles(model, PARAMS, video.shape[:3], RestoreSettings().checked(model))
+    budget = planning.Budget(whole.device_bytes * 2 // 3, 2**30, shared=True)
+    monkeypatch.setattr(planning, "free_memory", lambda: budget)
+    auto = RestoreSettings("auto").checked(model)
+    plan = plan_tiles(model, PARAMS, video.shape[:3], auto)
+    network = programs.memory_needed(model, PARAMS, plan.call)
+    on_device, _ = planning.frame_bytes(model, plan.tile, plan.overlap, video.shape[:3])
+    assert plan.device_bytes == network + on_device
+    assert plan.fits(budget) and not whole.fits(budget)
     assert compiled[-1] == plan.call
     before = len(compiled)
     np.testing.assert_allclose(
@@ -165,7 +173,7 @@ def test_bad_frames_are_named(video, message, tile):
 def test_frames_must_be_alike():
     frames = [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)]
     with pytest.raises(UserError, match="frame 1 is .4, 5, 3."):
-        list(restore_stream(Toy(), PARAMS, frames))
+        list(restore_stream(Toy(), PARAMS, frames, RestoreSettings()))
 
 
 def test_unknown_tile_word():
@@ -177,7 +185,7 @@ def test_running_out_of_memory_says_what_to_do(monkeypatch):
     def exhausted(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-    monkeypatch.setattr(inference, "_apply", exhausted)
+    monkeypatch.setattr(programs, "apply", exhausted)
     with pytest.raises(UserError, match="too little memory for 2 frames of 16x8"):
         restore(Toy(), PARAMS, clip((2, 8, 12)))
 

@@ -12,10 +12,11 @@ from helpers import goldens
 from helpers.toy import PARAMS, Slide
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.restoration import restore as inference
-from rvrt_jax.restoration import sliding
+from rvrt_jax.restoration import plan as planning
+from rvrt_jax.restoration import programs, segments, sliding
 from rvrt_jax.restoration.ensemble import TURNS, turned, turned_back
 from rvrt_jax.restoration.restore import restore, restore_stream
+from rvrt_jax.restoration.settings import RestoreSettings
 
 SEEN = []  # the number of frames of each call of `features`
 
@@ -24,14 +25,14 @@ SEEN = []  # the number of frames of each call of `features`
 def counted(monkeypatch):
     """Records for how many frames features are computed."""
     SEEN.clear()
-    original = sliding.features
+    original = programs.features
 
     def features(model, params, frames):
         SEEN.append(len(frames))
         return original(model, params, frames)
 
     features.lower = original.lower
-    monkeypatch.setattr(sliding, "features", features)
+    monkeypatch.setattr(programs, "features", features)
 
 
 def naively(video, model, border):
@@ -87,24 +88,25 @@ def test_the_same_as_naively_with_each_frame_computed_once(border, length, tile)
 def test_no_more_frames_are_held_than_needed():
     longest = 0
     frames = (np.full((4, 4, 3), i, np.float32) for i in range(40))
-    for held, indices in sliding.windows(frames, 5, "reflection_circle", 3):
+    for held, indices in segments.windows_of(frames, 5, "reflection_circle", 3):
         assert {i for window in indices for i in window} <= held.keys()
         longest = max(longest, len(held))
     assert longest <= 2 * 5 + 3
 
 
 def test_tiles_of_any_size_and_the_stream():
-    model, video, told, seen = Slide(), clip(7, 13, 18), {}, []
-    options = {"tile": (2, 9, 10), "overlap": (2, 3, 4), "told": told, "progress": seen.append}
-    out = np.stack(list(restore_stream(model, PARAMS, iter(video), **options)))
+    model, video, diagnostics, seen = Slide(), clip(7, 13, 18), {}, []
+    settings = RestoreSettings(tile=(2, 9, 10), overlap=(2, 3, 4))
+    options = {"diagnostics": diagnostics, "progress": seen.append}
+    out = np.stack(list(restore_stream(model, PARAMS, iter(video), settings, **options)))
     np.testing.assert_allclose(out, naively(video, model, "replicate"), rtol=1e-5)
     assert seen == sorted(seen) and seen[-1] == pytest.approx(7)
     assert len(SEEN) == 7 * 2 * 3  # two by three tiles
-    assert len(told["size"]) == 4 * 6
+    assert len(diagnostics["size"]) == 4 * 6
 
 
 def test_windows_of_one_frame_end_with_the_clip():
-    found = [indices for _, indices in sliding.windows(iter(range(4)), 1, "replicate", 2)]
+    found = [indices for _, indices in segments.windows_of(iter(range(4)), 1, "replicate", 2)]
     assert found == [[[0], [1]], [[2], [3]]]
 
 
@@ -118,7 +120,7 @@ def test_pieces_do_not_keep_each_others_features(monkeypatch):
         return out
 
     monkeypatch.setattr(sliding.Slider, "run", watched)
-    monkeypatch.setattr(inference.tiling, "WINDOWS_A_TILE", 3)
+    monkeypatch.setattr(segments, "WINDOWS_A_TILE", 3)
     model, video = Slide(), clip(8, 6, 9)
     out = restore(model, PARAMS, video, tile=(1, 5, 5), overlap=(0, 2, 2), ensemble=4)
     np.testing.assert_allclose(out, naively(video, model, "replicate"), rtol=1e-5)
@@ -154,8 +156,7 @@ class Shift(nn.Module):
     time_multiple = 1
     size_multiple = 1
     pad_multiple = 1
-    in_channels = 3
-    embed_dims = (4,)
+    takes_noise_level = False
 
     @nn.compact
     def __call__(self, video):
@@ -200,16 +201,16 @@ def test_mistakes_are_named(model, options, message):
     with pytest.raises(UserError, match=message):
         restore(model, PARAMS, clip(3, 8, 8), **options)
     with pytest.raises(UserError, match="no frames"):
-        list(restore_stream(Slide(), PARAMS, iter(())))
+        list(restore_stream(Slide(), PARAMS, iter(()), RestoreSettings()))
 
 
 def test_the_plan_is_what_the_compiler_says(monkeypatch):
-    budget = functools.partial(inference.tiling.Budget, shared=False)
-    monkeypatch.setattr(inference, "free_memory", lambda share: budget(2**30, 2**30))
-    model = Slide(window=3, centre=1)
-    plan = inference.plan_tiles(model, PARAMS, (9, 13, 18))
+    model, size = Slide(window=3, centre=1), (9, 13, 18)
+    auto = RestoreSettings("auto").checked(model)
+    budget = functools.partial(planning.Budget, shared=False)
+    plan = planning.plan_tiles(model, PARAMS, size, auto, budget=budget(2**30, 2**30))
     assert plan.tile == (1, 0, 0) and plan.call == (1, 16, 20) and plan.calls == 9
-    assert plan.device_bytes == sliding.compiled_bytes(model, PARAMS, plan.call)
-    monkeypatch.setattr(inference, "free_memory", lambda share: budget(1, 1))
+    network = programs.memory_needed(model, PARAMS, plan.call)
+    assert plan.device_bytes == network + planning.frame_bytes(model, (1, 0, 0), (0, 0, 0), size)[0]
     with pytest.raises(UserError, match="no tile fits the memory"):
-        inference.plan_tiles(model, PARAMS, (9, 13, 18))
+        planning.plan_tiles(model, PARAMS, size, auto, budget=budget(1, 1))

@@ -1,12 +1,13 @@
 """Tiles against a brute-force loop over the published rule, with full-size masks."""
 
-import dataclasses
-
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.toy import Toy
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.restoration import tiling
+from rvrt_jax.restoration import segments, tiling
+from rvrt_jax.restoration.settings import RestoreSettings
 
 
 def test_starts_of_the_published_reds_command():
@@ -89,14 +90,23 @@ def test_blending_equals_brute_force(shape, tile, overlap, scale):
     video = np.random.default_rng(0).random((*shape, 3), np.float32)
     run = stamp(scale)
 
-    def plane(_, frames):
+    def plane(frames):
         clip = np.stack(frames)
         rows, columns = (
             tiling.spans(clip.shape[axis], tile[axis], overlap[axis], scale) for axis in (1, 2)
         )
-        return tiling.blend_space(rows, columns, lambda row, column: run(clip[:, row, column]))
+        pieces = (
+            jnp.asarray(run(clip[:, row.read, column.read]))
+            for row, column in tiling.places(rows, columns)
+        )
+        return tiling.join_space(rows, columns, pieces)
 
-    blocks = list(tiling.blend_time(tiling.windows(video, tile[0], overlap[0]), plane))
+    found = list(tiling.time_tiles(video, tile[0], overlap[0]))
+    stops = [*(start for start, _ in found[1:]), len(video)]
+    restored = (
+        (start, stop, plane(clip)) for (start, clip), stop in zip(found, stops, strict=True)
+    )
+    blocks = list(tiling.join_time(restored))
     expected = brute_force(video, tile, overlap, scale, run)
     # float32 sums of at most a dozen numbers of size 10
     np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-5)
@@ -105,14 +115,15 @@ def test_blending_equals_brute_force(shape, tile, overlap, scale):
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 9, 10, 23])
 @pytest.mark.parametrize(("tile", "overlap"), [(1, 0), (3, 2), (4, 1), (5, 0), (9, 8)])
 def test_windows_follow_the_plan_without_knowing_the_length(size, tile, overlap):
-    got = list(tiling.windows(iter(range(size)), tile, overlap))
+    got = list(tiling.time_tiles(iter(range(size)), tile, overlap))
     expected = [
         (s, list(range(s, min(s + tile, size)))) for s in tiling.starts(size, tile, overlap)
     ]
     assert got == expected
 
 
-def test_frames_come_out_before_the_next_tile_is_computed_and_few_are_held():
+def test_frames_come_out_as_soon_as_no_later_tile_shares_them_and_few_are_held():
+    """A tile more is read than is computed, which says where the next one begins."""
     read, computed, written = 0, 0, 0
 
     def frames():
@@ -121,15 +132,18 @@ def test_frames_come_out_before_the_next_tile_is_computed_and_few_are_held():
             read += 1
             yield np.zeros((1, 1, 3), np.float32)
 
-    def run(start, clip):
+    def restored():
         nonlocal computed
-        assert written == start  # all that no later tile touches has been handed out
-        computed = start + len(clip)
-        return np.stack(clip)
+        settings = RestoreSettings((6, 0, 0), (2, 0, 0))
+        for segment in segments.segments([frames()], Toy(), settings, alone=True):
+            assert written == segment.start
+            computed = segment.end
+            clip = np.stack(list(segment.frames.values()))
+            yield segment.start, segment.stop, jnp.asarray(clip)
 
-    for block in tiling.blend_time(tiling.windows(frames(), 6, 2), run):
-        assert read <= computed + 6 - 2 + 1
+    for block in tiling.join_time(restored()):
         written += len(block)
+        assert read <= computed + 2 * (6 - 2) + 1 and (written >= computed - 2 or written == 50)
     assert written == 50
 
 
@@ -148,84 +162,10 @@ def test_frames_come_out_before_the_next_tile_is_computed_and_few_are_held():
 )
 def test_bad_tiles_are_refused_with_numbers(tile, overlap, message):
     with pytest.raises(UserError, match=message):
-        tiling.check_tile(tile, overlap)
+        RestoreSettings(tile, overlap).checked(Toy())
 
 
 @pytest.mark.parametrize("tile", [0, 4])
 def test_no_frames(tile):
     with pytest.raises(UserError, match="no frames"):
-        list(tiling.windows([], tile, 2))
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What the planner reads off a model."""
-
-    scale: int = 4
-    time_multiple: int = 2
-    size_multiple: int = 1
-    pad_multiple: int = 8
-    in_channels: int = 3
-    embed_dims: tuple[int, ...] = (144, 144, 144)
-    window: int | None = None
-
-
-GIB = 2**30
-
-
-def shared(gib):
-    return tiling.Budget(int(gib * GIB), int(gib * GIB), shared=True)
-
-
-def test_the_whole_video_if_it_fits():
-    plan = tiling.plan_auto(Sizes(), (30, 180, 320), shared(200))
-    assert plan.tile == (0, 0, 0) and plan.calls == 1 and plan.call == (30, 184, 320)
-
-
-@pytest.mark.parametrize("gib", [4, 8, 16])
-@pytest.mark.parametrize(
-    "size", [(30, 180, 320), (1000, 1080, 1920), (7, 97, 4001), (1, 2160, 3840)]
-)
-@pytest.mark.parametrize("model", [Sizes(), Sizes(scale=1, size_multiple=4, time_multiple=3)])
-def test_a_plan_stays_within_the_budget_and_fits_the_network(gib, size, model):
-    budget = shared(gib)
-    plan = tiling.plan_auto(model, size, budget)
-    assert plan.device_bytes + plan.host_bytes <= gib * GIB
-    tiling.check_tile(plan.tile, plan.overlap)
-    assert all(n % model.size_multiple == 0 for n in plan.tile[1:])
-    assert plan.tile[0] % model.time_multiple == 0
-
-
-def test_more_memory_means_less_work():
-    work = [
-        plan.calls * np.prod(plan.call)
-        for plan in (tiling.plan_auto(Sizes(), (200, 360, 640), shared(g)) for g in (3, 6, 12, 48))
-    ]
-    assert work == sorted(work, reverse=True) and work[0] > work[-1]
-
-
-def test_a_long_video_is_cut_in_time():
-    plan = tiling.plan_auto(Sizes(), (10**5, 64, 64), shared(1000))
-    assert plan.tile == (100, 0, 0)
-
-
-def test_the_two_memories_of_a_gpu_machine_are_kept_apart():
-    """Little host memory shortens the tile in time, little device memory makes it small."""
-    video = (1000, 720, 1280)
-    little_host = tiling.plan_auto(Sizes(), video, tiling.Budget(200 * GIB, 4 * GIB, shared=False))
-    little_device = tiling.plan_auto(
-        Sizes(), video, tiling.Budget(6 * GIB, 300 * GIB, shared=False)
-    )
-    assert little_host.tile[0] <= 16 and little_host.host_bytes <= 4 * GIB
-    assert little_device.tile[0] > 16 and 0 < little_device.tile[1] < 720
-
-
-def test_a_measured_correction_shrinks_the_plan():
-    first = tiling.plan_auto(Sizes(), (30, 180, 320), shared(16))
-    second = tiling.plan_auto(Sizes(), (30, 180, 320), shared(16), correction=4.0)
-    assert np.prod(second.call) < np.prod(first.call)
-
-
-def test_no_plan_says_how_much_is_missing():
-    with pytest.raises(UserError, match=r"no tile fits.*GiB.*free are 0\.0 GiB"):
-        tiling.plan_auto(Sizes(), (30, 180, 320), shared(0.01))
+        list(tiling.time_tiles([], tile, 2))

@@ -1,0 +1,146 @@
+"""The compiled programs of a restoration, and the memory that they need.
+
+A network is compiled once for each shape; what prepares its input and joins its results runs on
+the same device. Divisors that are constant in a program would become factors, which round
+differently: they are arguments here.
+"""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rvrt_jax.errors import UserError
+from rvrt_jax.models.contract import Network, Params, Size, in_channels
+from rvrt_jax.restoration.ensemble import Turn, turned_back
+
+
+class OutOfMemory(UserError):
+    """The device or the host ran out of memory; a smaller tile may fit."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(model: Network, params: Params, video: Array) -> Array:
+    """Runs a network on [b, t, h, w, c]."""
+    return model.apply({"params": params}, video)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def features(model: Any, params: Params, frames: Array) -> Any:
+    """Returns what windows share of frames, [b, h, w, 3] (`WindowNetwork.features`)."""
+    return model.apply({"params": params}, frames, method="features")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def fuse(model: Any, params: Params, pyramids: Any, middle: Array) -> tuple[Array, dict]:
+    """Returns the middle frames, [b, scale * h, scale * w, 3], and the network's diagnostics.
+
+    pyramids: of each frame of the window a list of b features, [1, h, w, c] each. middle:
+    [b, h, w, 3].
+    """
+    stacked = [jax.tree.map(lambda *x: jnp.concatenate(x), *frame) for frame in pyramids]
+    window = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
+    out, told = model.apply(
+        {"params": params}, window, middle, method="fuse", mutable=["diagnostics"]
+    )
+    return out, told.get("diagnostics", {})
+
+
+@jax.jit
+def to_float(video: Array, largest: Array) -> Array:
+    """Returns integer frames as float32, `largest` as 1."""
+    return video.astype(jnp.float32) / largest
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def to_integers(frames: Array, largest: Array, dtype: np.dtype) -> tuple[Array, Array]:
+    """Returns frames clamped to [0, 1], rounded to integers up to `largest`, halves to even.
+
+    Also returns how many values of each frame are not finite, int32 [t].
+    """
+    bad = jnp.sum(~jnp.isfinite(frames), axis=(1, 2, 3), dtype=jnp.int32)
+    return jnp.rint(jnp.clip(frames, 0, 1) * largest).astype(dtype), bad
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def upright(out: Array, size: tuple[int, int, int], turn: Turn) -> Array:
+    """Crops what mirroring added to [t, h, w, c], to `size` (turned), and turns it back."""
+    t, h, w = size
+    return turned_back(out[:t, :h, :w], turn)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def add_piece(plane: Array, piece: Array, at: tuple, counts: tuple[Array, Array]) -> Array:
+    """Adds a piece, over the number of pieces at each pixel, to [t, h, w, c] from row, column on.
+
+    counts: how many pieces cover each row, and each column; a pixel has their product.
+    """
+    t, h, w, c = piece.shape
+    count = counts[0][None, :, None, None] * counts[1][None, None, :, None]
+    start = (0, *at, 0)
+    there = jax.lax.dynamic_slice(plane, start, (t, h, w, c))
+    return jax.lax.dynamic_update_slice(plane, there + piece / count, start)
+
+
+@jax.jit
+def add_shared(block: Array, shared: Array) -> Array:
+    """Adds `shared` to the first frames of a block."""
+    return block.at[: len(shared)].add(shared)
+
+
+@jax.jit
+def mean(total: Array, count: Array) -> Array:
+    """Returns [t, h, w, c] over the numbers [t], or over one number."""
+    return total / (count if count.ndim == 0 else count[:, None, None, None])
+
+
+def memory_needed(model: Network, params: Params, call: Size, *, batch: int = 1) -> int:
+    """Compiles the network for (t, h, w) and returns the bytes that the compiler says it takes.
+
+    call: with a window the first number is the windows at once. batch: tiles at once.
+    Raises OutOfMemory where a compiler finds out that a program cannot fit.
+    """
+    with explained(call, "frames" if model.window is None else "windows"):
+        if model.window is not None:
+            return _window_memory(model, params, call)
+        video = jax.ShapeDtypeStruct((batch, *call, in_channels(model)), np.float32)
+        return _bytes(apply.lower(model, params, video).compile())
+
+
+def _window_memory(model: Network, params: Params, call: Size) -> int:
+    """Does what `memory_needed` does for the larger half of a network with a window.
+
+    The features of the windows, which stay on the device, count among the arguments.
+    """
+    batch, h, w = call
+    frame, middle = (jax.ShapeDtypeStruct((n, h, w, 3), np.float32) for n in (1, batch))
+    pyramid = jax.eval_shape(functools.partial(features, model), params, frame)
+    pyramids = [[pyramid] * batch] * (model.window or 1)
+    programs = features.lower(model, params, frame), fuse.lower(model, params, pyramids, middle)
+    return max(_bytes(program.compile()) for program in programs)
+
+
+def _bytes(program: Any) -> int:
+    memory = program.memory_analysis()
+    assert memory is not None  # CPU, GPU and TPU report it
+    return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+
+
+@contextlib.contextmanager
+def explained(shape: Size, of: str = "frames") -> Iterator[None]:
+    """Turns an out-of-memory error for (frames, height, width) into one that says the way out."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        t, h, w = shape
+        raise OutOfMemory(
+            f"there is too little memory for {t} {of} of {w}x{h} pixels at once. "
+            f"Pass a smaller tile ({of}, height, width)."
+        ) from error
