@@ -11,6 +11,7 @@ import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,11 +19,13 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.media.joins import find_parts
 
 _NOT_VIDEO_FORMATS = ("tty", "image2")  # FFmpeg plays text files, and pictures as one frame
 _LONGEST_TAIL = 1000  # packets kept to try out the end of a file; a few key frame intervals
@@ -39,23 +42,25 @@ class Scan:
 
     stamps: the times to show, sorted; None if any packet has none. stored_order: the file numbers
     its frames as they are stored, so that only the sorted stamps tell when frames are shown.
-    complete: the file does not look cut short.
+    complete: the file does not look cut short. offsets: what to add to the times of each part of a
+    joined film, in seconds (see `joins`), which stamps have in them; (0,) for all other files.
     """
 
     count: int
     stamps: np.ndarray | None
     stored_order: bool
     complete: bool
+    offsets: tuple[Fraction, ...]
 
 
 @contextlib.contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
     """Opens a video file; raises UserError if it is none or lacks its index."""
     try:
-        # Playlists must not make FFmpeg fetch other things; some AVI tags are not UTF-8.
-        container = av.open(
-            str(path), "r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
+        # Playlists must not make FFmpeg fetch other things; some AVI tags are not UTF-8. FFmpeg
+        # takes any clock of a transport stream that starts again for one that has run over.
+        options = {"protocol_whitelist": "file", "correct_ts_overflow": "0"}
+        container = av.open(str(path), "r", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
         if missing_bytes(path) is None:
             raise UserError(
@@ -88,32 +93,56 @@ def scan_packets(path: Path) -> Scan:
     Where the container does not declare its size, the packets from the last key frame on are
     decoded: a file that was cut anywhere ends in a broken frame.
     """
-    stamps, tail, corrupt = array.array("q"), collections.deque(maxlen=_LONGEST_TAIL), False
-    count, stamped, reordered = 0, True, False
+    stamps, dts, durations = array.array("q"), array.array("q"), array.array("q")
+    tail, piece = collections.deque(maxlen=_LONGEST_TAIL), None
+    count, stamped = 0, True
+
+    def take(packet: Packet) -> None:
+        nonlocal count, stamped
+        count += 1
+        stamp = packet.dts if in_avi else packet.pts
+        if stamp is None:
+            stamped = False
+            return
+        stamps.append(stamp)
+        dts.append(stamp if packet.dts is None else packet.dts)
+        durations.append(packet.duration or 0)
+
     with open_container(path) as container:
         stream = main_stream(container, path)
         in_avi = container.format.name == "avi"  # which has no times to show
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
-            corrupt = packet.is_corrupt
             if packet.is_keyframe:
                 tail.clear()
             tail.append(packet)
-            if packet.is_discard or corrupt:
-                continue  # lies before the start of an edited file, or is a piece
-            count += 1
-            stamp = packet.dts if in_avi else packet.pts
-            if stamp is None:
-                stamped = False
-            else:
-                reordered = reordered or (len(stamps) > 0 and stamp < stamps[-1])
-                stamps.append(stamp)
+            if piece is not None:  # it is not the end that is missing
+                take(piece)
+            piece = packet if packet.is_corrupt else None
+            if piece is None and not packet.is_discard:  # which lies before an edited film's start
+                take(packet)
+        times, offsets = _in_one_piece(container, stamps, dts, durations)
+        reordered = bool(np.any(np.diff(times) < 0))
         stored_order = in_avi or (not reordered and stream.codec_context.has_b_frames)
         missing = missing_bytes(path)
-        complete = missing == 0 or (missing is None and not corrupt and _decodes(tail))
-    in_order = np.sort(np.array(stamps, np.int64)) if stamped else None
-    return Scan(count, in_order, stored_order, complete)
+        complete = missing == 0 or (missing is None and piece is None and _decodes(tail))
+        assert stream.time_base is not None
+        seconds = tuple(offset * stream.time_base for offset in offsets)
+    return Scan(count, np.sort(times) if stamped else None, stored_order, complete, seconds)
+
+
+def _in_one_piece(
+    container: InputContainer, stamps: array.array, dts: array.array, durations: array.array
+) -> tuple[np.ndarray, list[int]]:
+    """Returns the times to show, rising through all parts of a joined film, and the offsets."""
+    times, order = np.array(stamps, np.int64), np.array(dts, np.int64)
+    if not container.format.flags & Flags.ts_discont.value:
+        return times, [0]
+    part, offsets = find_parts(order, np.array(durations, np.int64))
+    # Where a clock runs over, times to show do so before times to decode.
+    part = np.minimum(part + (times < order), len(offsets) - 1)
+    return times + np.array(offsets)[part], offsets
 
 
 def missing_bytes(path: Path) -> int | None:

@@ -12,6 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from rvrt_jax.media.joins import PartClock
 from rvrt_jax.media.video_reader import VideoReader, main_stream, open_container
 
 # Tags of the file itself, which the new file's muxer writes anew.
@@ -29,7 +30,7 @@ class Companions:
 
     def __init__(self, source: VideoReader, output: OutputContainer, dropped: list[str]) -> None:
         self._output = output
-        self._start = source.start
+        self._start, self._offsets = source.start, source.offsets
         self._targets: dict[int, Stream] = {}
         self._last: dict[int, int] = {}
         self._next: Packet | None = None
@@ -44,7 +45,7 @@ class Companions:
         except BaseException:
             self._open_files.close()
             raise
-        self._packets = self._demux(container)
+        self._packets = self._demux(container, main)
 
     def __enter__(self) -> "Companions":
         return self
@@ -89,19 +90,31 @@ class Companions:
         if chapters:
             self._output.set_chapters(chapters)
 
-    def _demux(self, container: InputContainer) -> Iterator[Packet]:
+    def _demux(self, container: InputContainer, main: Stream) -> Iterator[Packet]:
         """Yields the packets to copy, their times counted from the start of the file."""
         if not self._targets:
             return
         wanted = [container.streams[index] for index in self._targets]
-        for packet in container.demux(wanted):
+        clocks = {
+            stream.index: PartClock(self._offsets, stream.time_base or Fraction(1))
+            for stream in [main, *wanted]
+        }
+        joined = len(self._offsets) > 1
+        for packet in container.demux([main, *wanted] if joined else wanted):
             if packet.size == 0 or packet.dts is None:
                 continue
-            index = packet.stream_index
-            shift = round(self._start / packet.time_base)
+            index, clock = packet.stream_index, clocks[packet.stream_index]
+            near = clocks[main.index].part
+            if packet.stream.type in ("video", "audio"):
+                shift = clock.offset(packet.dts, packet.duration or 0, near=near)
+            else:
+                shift = clock.offset_in(near)  # they come too seldom to tell
+            if index == main.index:
+                continue
+            shift -= round(self._start / packet.time_base)
             # Muxers stop at times that stand still, which files in the wild do have.
-            dts = max(packet.dts - shift, self._last.get(index, packet.dts - shift - 1) + 1)
-            pts = packet.pts - shift if packet.pts is not None else dts
+            dts = max(packet.dts + shift, self._last.get(index, packet.dts + shift - 1) + 1)
+            pts = packet.pts + shift if packet.pts is not None else dts
             self._last[index] = dts
             packet.dts, packet.pts = dts, max(pts, dts)
             packet.stream = self._targets[index]

@@ -28,6 +28,7 @@ from av.video.stream import VideoStream
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.containers import Scan, main_stream, open_container, scan_packets
 from rvrt_jax.media.frame_source import FrameSource
+from rvrt_jax.media.joins import PartClock
 
 # Numbers of the matrix tag (ITU-T H.273) and the names that PyAV gives them.
 RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6
@@ -85,6 +86,8 @@ class VideoReader(FrameSource):
     They are uint8 for 8-bit video, else uint16 over the full range. Alpha is dropped.
     rate: fps, the constant one, or the mean if is_constant is False.
     clock: unit of time in seconds; 1 / rate, or the file's own unit if is_constant is False.
+    decoded: number of frames that there really are; None before all have been read once.
+    offsets: what to add to the times of each part of a joined film, in seconds (see `joins`).
     """
 
     def __init__(self, path: Path, *, damaged: Literal["error", "skip"] = "error") -> None:
@@ -111,18 +114,32 @@ class VideoReader(FrameSource):
             self._describe(container, stream, frame)
             self._find_rate(stream, scan)
         self.length = scan.count
+        self.offsets = scan.offsets
+        if len(scan.offsets) > 1:
+            again = len(scan.offsets) - 1
+            _log.warning(
+                "%s: its clock starts again %d times, as in joined films; the parts follow each "
+                "other without a gap.",
+                path,
+                again,
+            )
         self._stamps = array.array("q")
         self._durations = array.array("q")
+        self.decoded: int | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         with open_container(self.path) as container:
             stream = main_stream(container, self.path)
+            clock = PartClock(self.offsets, self._time_base)
             for index, frame in self._decode(container, stream):
+                if frame.pts is not None:
+                    frame.pts += clock.offset(frame.pts, frame.duration)
                 if index == len(self._stamps):
                     self._stamps.append(self._tick(index, frame))
                     duration = frame.duration * self._time_base / self.clock
                     self._durations.append(max(1, round(duration)))
                 yield self._to_rgb(frame, index)
+        self.decoded = len(self._stamps)
 
     def read_range(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Yields frames start to stop - 1, the same as iterating does.
@@ -205,7 +222,8 @@ class VideoReader(FrameSource):
         self._sorted_stamps = scan.stamps if scan.stored_order and not self._skip else None
         # Times by which a frame can be found; two frames of one time could not be told apart.
         self._index = None
-        if scan.stamps is not None and not scan.stored_order and not self._skip:
+        joined = len(scan.offsets) > 1
+        if scan.stamps is not None and not (scan.stored_order or joined or self._skip):
             self._index = scan.stamps if np.all(np.diff(scan.stamps) > 0) else None
         if self.is_constant and scan.stamps is not None:
             # The first frame must fall on a multiple of clock, and nothing else before 0.

@@ -198,7 +198,8 @@ class VideoWriter:
         with self._open_files:
             self._mux(self._stream.encode(None))
             if self._companions and self._source:
-                cut_short = self.count < self._source.length
+                whole = self._source.decoded or self._source.length
+                cut_short = self.count < whole
                 end = sum(self._source.timing(self.count - 1)) * self._clock if cut_short else None
                 self._companions.copy_until(end)
 

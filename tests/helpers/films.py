@@ -106,7 +106,7 @@ def add_sound(out, codec):
 
     def write_sound():
         tone = np.sin(np.arange(48000) / 20).astype(np.float32)[None]
-        formats = {"aac": "fltp", "libopus": "flt", "pcm_s16le": "s16", "flac": "s16"}
+        formats = {"aac": "fltp", "libopus": "flt", "pcm_s16le": "s16", "flac": "s16", "mp2": "s16"}
         tone = tone if formats[codec] != "s16" else np.int16(tone * 9999)
         size = 960
         for start in range(0, 48000, size):
@@ -120,12 +120,23 @@ def add_sound(out, codec):
     return write_sound
 
 
-def film(path, *, audio="aac", count=25, attachment=False, chapters=False):
-    """Makes a film of one second with sound and the like."""
+def film(
+    path,
+    *,
+    audio="aac",
+    count=25,
+    attachment=False,
+    chapters=False,
+    codec="libx264",
+    pix_fmt="yuv444p",
+    options=None,
+    container_options=None,
+):
+    """Makes a film of `count` frames at 25 a second with a second of sound and the like."""
     frames = smooth(count)
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=25, options={"qp": "1"})
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv444p"
+    with av.open(str(path), "w", container_options=container_options or {}) as out:
+        stream = out.add_stream(codec, rate=25, options=options or {"qp": "1"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, pix_fmt
         write_sound = add_sound(out, audio)
         out.metadata["title"] = "A film"
         if attachment:
@@ -144,7 +155,7 @@ def film(path, *, audio="aac", count=25, attachment=False, chapters=False):
                 ]
             )
         for k, frame in enumerate(frames):
-            picture = VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv444p")
+            picture = VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pix_fmt)
             picture.pts, picture.time_base = k, Fraction(1, 25)
             out.mux(stream.encode(picture))
         out.mux(stream.encode(None))
