@@ -1,8 +1,7 @@
 """The compiled programs of a restoration, and the memory that they need.
 
 A network is compiled once for each shape; what prepares its input and joins its results runs on
-the same device. Divisors that are constant in a program would become factors, which round
-differently: they are arguments here.
+the same device, with the same rounding as on the host.
 """
 
 import contextlib
@@ -54,7 +53,7 @@ def fuse(model: Any, params: Params, pyramids: Any, middle: Array) -> tuple[Arra
 @jax.jit
 def to_float(video: Array, largest: Array) -> Array:
     """Returns integer frames as float32, `largest` as 1."""
-    return video.astype(jnp.float32) / largest
+    return _divided(video.astype(jnp.float32), largest)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -84,7 +83,7 @@ def add_piece(plane: Array, piece: Array, at: tuple, counts: tuple[Array, Array]
     count = counts[0][None, :, None, None] * counts[1][None, None, :, None]
     start = (0, *at, 0)
     there = jax.lax.dynamic_slice(plane, start, (t, h, w, c))
-    return jax.lax.dynamic_update_slice(plane, there + piece / count, start)
+    return jax.lax.dynamic_update_slice(plane, there + _divided(piece, count), start)
 
 
 @jax.jit
@@ -95,8 +94,17 @@ def add_shared(block: Array, shared: Array) -> Array:
 
 @jax.jit
 def mean(total: Array, count: Array) -> Array:
-    """Returns [t, h, w, c] over the numbers [t], or over one number."""
-    return total / (count if count.ndim == 0 else count[:, None, None, None])
+    """Returns [t, h, w, c], its first frames divided by the numbers [n], n <= t."""
+    n = len(count)
+    return total.at[:n].set(_divided(total[:n], count[:, None, None, None]))
+
+
+def _divided(x: Array, by: Array) -> Array:
+    """Divides, as NumPy does: the compiler makes factors of divisors that it knows to be alike.
+
+    A product with 1 / 3 rounds differently from a division by 3.
+    """
+    return x / jax.lax.optimization_barrier(jnp.broadcast_to(by, x.shape))
 
 
 def memory_needed(model: Network, params: Params, call: Size, *, batch: int = 1) -> int:

@@ -133,10 +133,11 @@ def join_time(blocks: Iterable[tuple[int, int, Array]]) -> Iterator[Array]:
             block = programs.add_shared(block, shared)
             count[: len(shared)] += shared_count
         done = stop - start
-        shared, shared_count = (block[done:], count[done:]) if done < len(block) else (None, count)
+        averaged = min(len(shared_count), done)
+        shared, shared_count = None, count[done:]
         if done < len(block):
-            block = block[:done]
-        yield block if (count[:done] == 1).all() else programs.mean(block, count[:done])
+            block, shared = block[:done], block[done:]
+        yield programs.mean(block, count[:averaged]) if averaged else block
         del block
 
 
