@@ -50,11 +50,6 @@ def _map(path: str) -> np.ndarray:
     return array[None] if array.ndim == 3 else array
 
 
-def to_8_bit(frame: np.ndarray) -> np.ndarray:
-    """Returns uint8 frames as they are and uint16 ones rounded to 8 bits."""
-    return frame if frame.dtype == np.uint8 else np.rint(frame / 257).astype(np.uint8)
-
-
 def load_prepared(root: str | Path) -> tuple[list[ArrayClip], list[ArrayClip]]:
     """Returns (video clips, photos) of a folder written by rvrt_jax.data.prepare.
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rvrt_jax.data.clips import SourceClip, to_8_bit
+from rvrt_jax.data.clips import SourceClip
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
+from rvrt_jax.media.frame_source import to_8_bit
 from rvrt_jax.media.frames import is_video, open_frames
 from rvrt_jax.media.image_folders import natural_key
 from rvrt_jax.media.video_reader import VideoReader

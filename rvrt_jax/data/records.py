@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from rvrt_jax.data import published
-from rvrt_jax.data.clips import SourceClip, to_8_bit
+from rvrt_jax.data.clips import SourceClip
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
-from rvrt_jax.media.frame_source import FrameSource
+from rvrt_jax.media.frame_source import FrameSource, to_8_bit
 
 
 @dataclass(frozen=True, kw_only=True)

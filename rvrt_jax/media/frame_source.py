@@ -17,7 +17,7 @@ class FrameSource(abc.ABC):
     Iterating yields [height, width, 3] RGB, uint8 (bits = 8) or uint16 (bits = 16).
     length: number of frames; of a video what the file announces, and a decoder may in rare cases
     give fewer. files: what is read. fps: None for images whose rate was not given. names: file
-    names of images, None for a video.
+    names of images, None for a video. has_alpha: `alphas` gives opacity beside the frames.
     """
 
     path: Path
@@ -28,9 +28,14 @@ class FrameSource(abc.ABC):
     fps: Fraction | None
     bits: int
     names: list[str] | None
+    has_alpha: bool = False
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def alphas(self) -> Iterator[np.ndarray]:
+        """Yields the opacity of each frame, [height, width] in its dtype, if has_alpha."""
+        return iter(())
 
     def __enter__(self) -> Self:
         return self
@@ -50,3 +55,8 @@ def check_frame(frame: np.ndarray, index: int, *, shape: tuple[int, int, int], b
             f"frame {index} is {frame.dtype} {list(frame.shape)}; the output was opened for "
             f"{DTYPES[bits]} {list(shape)}."
         )
+
+
+def to_8_bit(frame: np.ndarray) -> np.ndarray:
+    """Returns uint8 frames as they are and uint16 ones rounded to 8 bits."""
+    return frame if frame.dtype == np.uint8 else np.rint(frame / 257).astype(np.uint8)

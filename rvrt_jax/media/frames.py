@@ -121,11 +121,11 @@ def open_writer(
             options = {"codec": choose_codec(target, codec=codec, bits=bits, crf=crf), "crf": crf}
             rate = _output_rate(path, fps, video)
             partial = stack.enter_context(replacing(target))
-            writer = VideoWriter(partial, fps=rate, source=video, **frame, **options)
+            writer = VideoWriter(partial, fps=rate, source=source, **frame, **options)
         else:
             names = names or (source.names if source is not None else None)
             partial = stack.enter_context(replacing(target, folder=True))
-            writer = FolderWriter(partial, names=names, **frame)
+            writer = FolderWriter(partial, names=names, source=source, **frame)
         stack.enter_context(writer)
         yield writer
         if writer.count == 0:

@@ -3,16 +3,20 @@
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
 
+import cv2
 import numpy as np
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
-from rvrt_jax.media.frame_source import FrameSource, check_frame
+from rvrt_jax.media.frame_source import FrameSource, check_frame, to_8_bit
+
+_SHOWN = 3  # images in a message
 
 
 class ImageReader(FrameSource):
@@ -32,46 +36,74 @@ class ImageReader(FrameSource):
         self.files = _find_images(path)
         self.names = [file.name for file in self.files]
         self.length = len(self.files)
-        info = images.probe(self.files[0])
-        self.height, self.width, self.bits = info.height, info.width, info.bits
-        for file in self.files[1:]:
-            self._check(file, images.probe(file))
+        infos = [images.probe(file) for file in self.files]
+        self.has_alpha = any(info.alpha for info in infos)
+        # What most images are, so that an error names the odd ones.
+        (usual, _), *_ = Counter((x.height, x.width, x.bits) for x in infos).most_common()
+        self.height, self.width, self.bits = usual
+        self._check(infos)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for file in self.files:
-            frame = images.read(file)
-            height, width, _ = frame.shape
-            # It may have changed since.
-            self._check(file, images.ImageInfo(height, width, frame.dtype.itemsize * 8))
-            yield frame
+        return (frame for frame, _ in self._read())
 
-    def _check(self, file: Path, info: images.ImageInfo) -> None:
-        first = self.files[0]
-        if (info.height, info.width) != (self.height, self.width):
+    def alphas(self) -> Iterator[np.ndarray]:
+        for frame, alpha in self._read():
+            opaque = np.full(frame.shape[:2], np.iinfo(frame.dtype).max, frame.dtype)
+            yield opaque if alpha is None else alpha
+
+    def _read(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for index, file in enumerate(self.files):
+            frame, alpha = images.read_with_alpha(file)
+            height, width, _ = frame.shape
+            info = images.ImageInfo(height, width, frame.dtype.itemsize * 8)
+            self._check([info], first=index)  # it may have changed since
+            yield frame, alpha
+
+    def _check(self, infos: Sequence[images.ImageInfo], *, first: int = 0) -> None:
+        """Raises UserError if images, from number `first` on, are not like most."""
+        files = self.files[first:]
+        odd = [
+            f"{file} is {info.width}x{info.height}"
+            for file, info in zip(files, infos, strict=False)
+            if (info.height, info.width) != (self.height, self.width)
+        ]
+        if odd:
+            more = f" and {len(odd) - _SHOWN} others differ" if len(odd) > _SHOWN else ""
             raise UserError(
-                f"{first} is {self.width}x{self.height}, {file} is {info.width}x{info.height}; "
-                "the frames of a clip must have one size. Put clips into folders of their own."
+                f"{', '.join(odd[:_SHOWN])}{more}; the frames of a clip must have one size, which "
+                f"is {self.width}x{self.height} in {self.path}. Put clips into folders of their "
+                "own, and give pictures that belong to no clip one by one."
             )
-        if info.bits != self.bits:
-            raise UserError(
-                f"{first} has {self.bits} bits, {file} has {info.bits}; the frames of a clip must "
-                "have one depth. Convert one kind into the other."
-            )
+        for file, info in zip(files, infos, strict=False):
+            if info.bits != self.bits:
+                raise UserError(
+                    f"{file} has {info.bits} bits, other images in {self.path} have {self.bits}; "
+                    "the frames of a clip must have one depth. Convert one kind into the other."
+                )
 
 
 class FolderWriter:
     """Writes frames, [height, width, 3] RGB, uint8 or uint16, as PNG images into a new folder.
 
     names: frame k becomes the stem of names[k] + ".png"; None: 00000000.png on. Raises UserError
-    for names that would collide. count: frames written. dropped: nothing (see `VideoWriter`).
+    for names that would collide. source: frame k gets the opacity of its frame k, if it has any,
+    resized to the frame. count: frames written. dropped: nothing (see `VideoWriter`).
     """
 
     dropped: Sequence[str] = ()
 
     def __init__(
-        self, folder: Path, *, height: int, width: int, bits: int, names: Sequence[str] | None
+        self,
+        folder: Path,
+        *,
+        height: int,
+        width: int,
+        bits: int,
+        names: Sequence[str] | None,
+        source: FrameSource | None,
     ) -> None:
         self.count = 0
+        self._alphas = source.alphas() if source is not None and source.has_alpha else None
         self._folder, self._shape, self._bits = folder, (height, width, 3), bits
         self._names = None if names is None else _png_names(names)
         folder.mkdir(exist_ok=True)
@@ -91,8 +123,19 @@ class FolderWriter:
             name = self._names[self.count]
         else:
             raise ValueError(f"frame {self.count} has no name; {len(self._names)} were given.")
-        (self._folder / name).write_bytes(images.encode_png(frame))
+        (self._folder / name).write_bytes(images.encode_png(frame, self._alpha()))
         self.count += 1
+
+    def _alpha(self) -> np.ndarray | None:
+        """Returns the opacity of the next frame, [h, w]; None if the source has none."""
+        if self._alphas is None:
+            return None
+        alpha, (height, width, _) = next(self._alphas), self._shape
+        if alpha.itemsize * 8 != self._bits:
+            alpha = to_8_bit(alpha) if self._bits == 8 else np.uint16(257) * alpha
+        shrinks = height < alpha.shape[0]
+        filter_ = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        return cv2.resize(alpha, (width, height), interpolation=filter_)
 
 
 def _find_images(path: str) -> list[Path]:

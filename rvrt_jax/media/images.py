@@ -4,6 +4,7 @@ Images are [h, w, 3] in R, G, B order, uint8 or uint16. OpenCV decodes; `probe` 
 and JPEG files without decoding, so that a folder of thousands is checked in seconds.
 """
 
+import dataclasses
 import logging
 import re
 import struct
@@ -15,10 +16,12 @@ import cv2
 import numpy as np
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import exif
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_ALPHA = (4, 6)  # colour types: grey and RGB with opacity
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # Inside JPEG picture data 0xff is followed by 0 (a stuffed byte) or a restart mark; any other
 # byte starts the next segment.
@@ -30,11 +33,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """Size in pixels and bits a channel as `read` delivers them (8 or 16)."""
+    """What `read` gives of an image."""
 
-    height: int
+    height: int  # pixels, upright
     width: int
-    bits: int
+    bits: int  # a channel, 8 or 16
+    alpha: bool = False  # whether it has opacity beside its colours
 
 
 def is_image(path: Path) -> bool:
@@ -45,13 +49,18 @@ def is_image(path: Path) -> bool:
 def read(path: Path) -> np.ndarray:
     """Reads an image as RGB, [h, w, 3], uint8 or uint16.
 
-    Grey is repeated over the three channels and palettes are looked up. Transparency is dropped:
-    colours stay as stored, nothing is blended with a background (which one nobody knows), and a
-    warning is logged if any pixel is not opaque. The orientation tag of a photo is not applied;
-    of a file with several pages the first is read.
+    Grey is repeated over the three channels and palettes are looked up. Photos come upright, as
+    their Exif orientation says. Transparency is dropped: colours stay as stored, nothing is blended
+    with a background, and a warning is logged if any pixel is not opaque; see `read_with_alpha`. Of
+    a file with several pages the first is read.
     Raises UserError for a truncated or damaged file and for pixels that are not 8 or 16 bits.
     """
     return decode(path, _read_bytes(path))
+
+
+def read_with_alpha(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads what `read` does, and the opacity, [h, w] in the same dtype; None if there is none."""
+    return _decode(path, _read_bytes(path))
 
 
 def probe(path: Path) -> ImageInfo:
@@ -70,20 +79,27 @@ def probe_bytes(path: Path, data: bytes) -> ImageInfo:
     elif data.startswith(_JPEG_SIGNATURE):
         info = _probe_jpeg(data)
     else:
-        frame = decode(path, data)
-        info = ImageInfo(*frame.shape[:2], bits=frame.dtype.itemsize * 8)
+        frame, alpha = _decode(path, data)
+        height, width, _ = frame.shape
+        return ImageInfo(height, width, frame.dtype.itemsize * 8, alpha is not None)
     if info is None:
         raise _broken(path, data)
+    if exif.turned(exif.orientation(data)):
+        return dataclasses.replace(info, height=info.width, width=info.height)
     return info
 
 
-def encode_png(frame: np.ndarray) -> bytes:
-    """Returns [h, w, 3] RGB, uint8 or uint16, as the content of a PNG file."""
+def encode_png(frame: np.ndarray, alpha: np.ndarray | None = None) -> bytes:
+    """Returns [h, w, 3] RGB, uint8 or uint16, as the content of a PNG file.
+
+    alpha: opacity, [h, w] in the same dtype.
+    """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"frame is {frame.dtype} {list(frame.shape)}; a PNG takes uint8 or uint16 [h, w, 3]."
         )
-    ok, encoded = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    pixels = frame[..., ::-1] if alpha is None else np.dstack([frame[..., ::-1], alpha])
+    ok, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels))
     if not ok:
         raise OSError(f"the PNG encoder failed on {list(frame.shape)}.")
     return encoded.tobytes()
@@ -98,6 +114,14 @@ def _read_bytes(path: Path) -> bytes:
 
 def decode(path: Path, data: bytes) -> np.ndarray:
     """Does what `read` does for a file's content; `path` names it in errors."""
+    frame, alpha = _decode(path, data)
+    if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
+        _log.warning("%s is transparent in places: transparency is dropped, colours kept.", path)
+    return frame
+
+
+def _decode(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns colours and opacity, upright."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise _broken(path, data)
@@ -106,26 +130,29 @@ def decode(path: Path, data: bytes) -> np.ndarray:
             f"{path} holds {image.dtype} pixels; 8 and 16 bit images can be read. "
             "Save it as 16-bit PNG or TIFF."
         )
+    way_up = exif.orientation(data)
+    if way_up != 1:
+        image = exif.upright(image, way_up)
     if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None
     if image.shape[2] == 3:
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    if image[..., 3].min() < np.iinfo(image.dtype).max:
-        _log.warning("%s is transparent in places: transparency is dropped, colours kept.", path)
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB), np.ascontiguousarray(image[..., 3])
 
 
 def _probe_png(data: bytes) -> ImageInfo | None:
     """Walks the chunks of a PNG; None if it ends before its end chunk, or a checksum is wrong."""
-    at, info, view = len(_PNG_SIGNATURE), None, memoryview(data)
+    at, info, colours, view = len(_PNG_SIGNATURE), None, 0, memoryview(data)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 8 + length
         if view[end : end + 4] != zlib.crc32(view[at + 4 : end]).to_bytes(4, "big"):
             return None
         if kind == b"IHDR" and at + 25 <= len(data):
-            width, height, depth = struct.unpack_from(">IIB", data, at + 8)
-            info = ImageInfo(height, width, 16 if depth == 16 else 8)
+            width, height, depth, colours = struct.unpack_from(">IIBB", data, at + 8)
+            info = ImageInfo(height, width, 16 if depth == 16 else 8, colours in _PNG_ALPHA)
+        if kind == b"tRNS" and info is not None and colours != 0:  # OpenCV passes over it in grey
+            info = dataclasses.replace(info, alpha=True)
         if kind == b"IEND":
             return info
         at += 12 + length

@@ -48,6 +48,7 @@ ACCURATE = (
     | Interpolation.FULL_CHR_H_INP
 )
 PIXEL_FORMATS = {8: "rgb24", 16: "rgb48le"}
+_WITH_ALPHA = {8: "rgba", 16: "rgba64le"}
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def untagged_matrix(frame: VideoFrame) -> str | None:
 class VideoReader(FrameSource):
     """The frames of a video file, upright (rotation and mirroring tags are applied).
 
-    They are uint8 for 8-bit video, else uint16 over the full range. Alpha is dropped.
+    They are uint8 for 8-bit video, else uint16 over the full range.
     rate: fps, the constant one, or the mean if is_constant is False.
     clock: unit of time in seconds; 1 / rate, or the file's own unit if is_constant is False.
     decoded: number of frames that there really are; None before all have been read once.
@@ -138,8 +139,13 @@ class VideoReader(FrameSource):
                     self._stamps.append(self._tick(index, frame))
                     duration = frame.duration * self._time_base / self.clock
                     self._durations.append(max(1, round(duration)))
-                yield self._to_rgb(frame, index)
+                yield self._upright(frame, index, PIXEL_FORMATS[self.bits])
         self.decoded = len(self._stamps)
+
+    def alphas(self) -> Iterator[np.ndarray]:
+        with open_container(self.path) as container:
+            for index, frame in self._decode(container, main_stream(container, self.path)):
+                yield self._upright(frame, index, _WITH_ALPHA[self.bits])[..., 3]
 
     def read_range(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Yields frames start to stop - 1, the same as iterating does.
@@ -183,7 +189,7 @@ class VideoReader(FrameSource):
             container.seek(wanted, stream=stream)
             for index, frame in self._decode(container, stream):
                 if frame.pts is None or frame.pts >= wanted:
-                    yield frame.pts, self._to_rgb(frame, index)
+                    yield frame.pts, self._upright(frame, index, PIXEL_FORMATS[self.bits])
 
     def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> None:
         """Takes size, depth and tags from the first frame; they must hold for all."""
@@ -191,6 +197,7 @@ class VideoReader(FrameSource):
         turned = _orientation(frame, self.path)[0]
         self.height, self.width = self._coded_size[::-1] if turned else self._coded_size
         self.bits = 16 if frame.format.components[0].bits > 8 else 8
+        self.has_alpha = any(component.is_alpha for component in frame.format.components)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(1)
         if turned:
             self.sample_aspect_ratio = 1 / self.sample_aspect_ratio
@@ -205,8 +212,6 @@ class VideoReader(FrameSource):
             _log.warning("%s is interlaced: deinterlace it first for a good result.", self.path)
         if frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
             _log.warning("%s is HDR: code values are kept, mastering data is not.", self.path)
-        if any(component.is_alpha for component in frame.format.components):
-            _log.warning("%s has an alpha channel: it is dropped.", self.path)
 
     def _find_rate(self, stream: VideoStream, scan: Scan) -> None:
         """Sets fps, is_constant and clock."""
@@ -276,7 +281,8 @@ class VideoReader(FrameSource):
             "cannot be decoded."
         )
 
-    def _to_rgb(self, frame: VideoFrame, index: int) -> np.ndarray:
+    def _upright(self, frame: VideoFrame, index: int, pixel_format: str) -> np.ndarray:
+        """Returns frame number `index` in R, G, B (, A) order, [height, width, 3 or 4]."""
         if (frame.height, frame.width) != self._coded_size:
             (h, w), (new_h, new_w) = self._coded_size, (frame.height, frame.width)
             raise UserError(
@@ -284,7 +290,7 @@ class VideoReader(FrameSource):
                 "Cut it there and work on the parts."
             )
         rgb = frame.reformat(
-            format=PIXEL_FORMATS[self.bits],
+            format=pixel_format,
             src_colorspace=untagged_matrix(frame),
             interpolation=ACCURATE,
         ).to_ndarray()

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from av.video.stream import VideoStream
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.media.frame_source import check_frame
+from rvrt_jax.media.frame_source import FrameSource, check_frame
 from rvrt_jax.media.other_streams import Companions
 from rvrt_jax.media.video_reader import (
     ACCURATE,
@@ -112,7 +112,7 @@ class VideoWriter:
     Frames keep their exact size: an odd height or width makes H.264 and H.265 use 4:4:4, which some
     hardware players cannot show. bits = 16 is stored in 10 bits, by ffv1 in 16.
 
-    With a source: its time stamps (frame k of the output gets the time of frame k of the source),
+    With a source video: its time stamps (frame k of the output gets the time of its frame k),
     colour tags, pixel shape, audio, subtitles, attachments, chapters and tags are taken over. The
     source's frames come upright, so that the output carries no rotation tag. If fewer frames than
     the source has are written, audio and subtitles end with the last frame.
@@ -131,11 +131,12 @@ class VideoWriter:
         bits: int,
         codec: str,
         crf: int,
-        source: VideoReader | None,
+        source: FrameSource | None,
     ) -> None:
-        if source is not None and path.suffix.lower() == ".avi" and not source.is_constant:
+        video = source if isinstance(source, VideoReader) else None
+        if video is not None and path.suffix.lower() == ".avi" and not video.is_constant:
             raise UserError(
-                f"{source.path} has a variable frame rate, which AVI cannot hold. "
+                f"{video.path} has a variable frame rate, which AVI cannot hold. "
                 "Write .mkv or .mp4."
             )
         if width < CODECS[codec].min_width:
@@ -144,18 +145,18 @@ class VideoWriter:
                 "more. Use libx264, or libsvtav1 for more than 8 bits."
             )
         self.count = 0
-        self.dropped: list[str] = []
-        self._shape, self._bits, self._source = (height, width, 3), bits, source
-        self._clock = source.clock if source else 1 / fps
+        self.dropped = ["transparency"] if source is not None and source.has_alpha else []
+        self._shape, self._bits, self._source = (height, width, 3), bits, video
+        self._clock = video.clock if video else 1 / fps
         self._companions: Companions | None = None
         self._open_files = ExitStack()
         try:
             self._output = self._open_files.enter_context(av.open(str(path), "w"))
             picture = self._add_picture(path.suffix.lower(), codec, crf, fps)
             self._stream, self._colour = picture
-            if source:
+            if video:
                 self._companions = self._open_files.enter_context(
-                    Companions(source, self._output, self.dropped)
+                    Companions(video, self._output, self.dropped)
                 )
             self._output.start_encoding()  # so that what cannot be written shows now
         except BaseException as error:

@@ -158,11 +158,14 @@ def test_unusable_images_are_named(tmp_path):
 def test_sizes_and_depths_must_agree(tmp_path):
     save(tmp_path / "1.png", picture(0))
     save(tmp_path / "2.jpg", picture(0, height=HEIGHT + 1))
-    with pytest.raises(UserError, match=r"1\.png is 19x13, .*2\.jpg is 19x14"):
+    with pytest.raises(UserError, match=r"2\.jpg is 19x14; .* one size, which is 19x13"):
+        open_frames(tmp_path)
+    save(tmp_path / "3.png", picture(0, height=HEIGHT + 1))  # now the first is the odd one
+    with pytest.raises(UserError, match=r"1\.png is 19x13; .* which is 19x14 in .*one by one"):
         open_frames(tmp_path)
     save(tmp_path / "2.jpg", picture(0))
     save(tmp_path / "3.png", picture(0, dtype=np.uint16))
-    with pytest.raises(UserError, match=r"1\.png has 8 bits, .*3\.png has 16"):
+    with pytest.raises(UserError, match=r"3\.png has 16 bits, other images in .* have 8"):
         open_frames(tmp_path)
 
 

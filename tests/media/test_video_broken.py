@@ -154,8 +154,3 @@ def test_warnings_about_what_needs_care(tmp_path, caplog):
     path = make(tmp_path / "hdr.mkv", smooth(2), **hdr)
     assert open_frames(path).bits == 16
     assert "HDR" in caplog.text
-    caplog.clear()
-    clear = np.concatenate([smooth(2), np.full((2, 48, 64, 1), 7, np.uint8)], -1)
-    path = make(tmp_path / "alpha.mkv", clear, pix_fmt="bgra", rgb="rgba")
-    np.testing.assert_array_equal(open_frames(path).read_all(), smooth(2))
-    assert "alpha" in caplog.text
