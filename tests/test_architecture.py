@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "media": "",
     "data": "media packages",
     "weights": "models packages",
+    "export": "models weights",
     "restoration": "models media parallel",
     "evaluation": "restoration weights data media models ops parallel",
     "training": "evaluation restoration weights data media models parallel",
