@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from rvrt_jax import command_line
-from rvrt_jax.errors import UserError, exit_code
+from rvrt_jax.errors import UserError, exit_code, stopped_by_sigterm
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, a file in configs/; its model's fields can be set: "
@@ -73,12 +73,14 @@ NOISE = flags.DEFINE_string(
     "test sets; without it noise is drawn from seed 0.",
 )  # fmt: skip
 TEMPORAL = flags.DEFINE_bool("temporal", True, "Measures the warping error on test sets.")
+SKIP_DONE = flags.DEFINE_bool("skip_done", False, "Leaves clips out whose output is there.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replaces outputs that exist.")
 
 
 def main(argv: list[str]) -> int:
     command_line.check_rest(argv)
-    return exit_code(_run)
+    with stopped_by_sigterm():
+        return exit_code(_run)
 
 
 def _run() -> None:
@@ -94,6 +96,7 @@ def _restore() -> None:
     # Imported here so that --help and a wrong flag answer at once.
     from rvrt_jax.evaluation import files as evaluation
     from rvrt_jax.evaluation.clips import ReadOptions
+    from rvrt_jax.restoration.clip import OutputOptions
     from rvrt_jax.restoration.settings import RestoreSettings
 
     name, fields = evaluation.model_fields(CONFIG.value, dtype=DTYPE.value)
@@ -116,7 +119,8 @@ def _restore() -> None:
             quantise=QUANTISE.value,
         ),
         reading=ReadOptions(FPS.value, cast(Literal["error", "skip"], DAMAGED.value)),
-        overwrite=OVERWRITE.value,
+        options=OutputOptions(fps=FPS.value, overwrite=OVERWRITE.value),
+        skip_done=SKIP_DONE.value,
     )
 
 

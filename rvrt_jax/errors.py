@@ -1,21 +1,50 @@
 """The one exception that stands for a mistake of the user, and how programs report it."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+
+INTERRUPTED = 130  # the exit code of programs that are stopped, as shells have it
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: the message says what was wrong and the way out.
+    """A mistake that the user can correct: the message says what was wrong and the way out.
 
     Command-line entry points print it without a traceback and exit with code 1.
     """
 
 
 def exit_code(action: Callable[[], object]) -> int:
-    """Runs a program's `action`; returns 0, or 1 after one line about what the user can mend."""
+    """Runs a program's `action`; returns its exit code.
+
+    0, or 1 after one line about what the user can correct, or 130 when it was stopped by Ctrl-C.
+    """
     try:
         action()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM stop the program as Ctrl-C does, so that it cleans up."""
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is told of signals
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -52,8 +52,13 @@ def check_outputs(
 
 def check_free(path: str | os.PathLike) -> None:
     """Raises UserError if there is something at `path`, other than an empty folder."""
-    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+    if is_taken(path):
         raise UserError(f"{path} exists. Choose another name, or pass --overwrite.")
+
+
+def is_taken(path: str | os.PathLike) -> bool:
+    """Returns whether there is something at `path`, other than an empty folder."""
+    return os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
 
 
 def _identities(inputs: Iterable[str | os.PathLike]) -> dict[tuple[int, int] | None, str]:
@@ -87,18 +92,25 @@ def _identity(path: str | os.PathLike) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike, *, folder: bool = False) -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike, *, folder: bool = False, within: Path | None = None
+) -> Iterator[Path]:
     """Yields an empty file or folder beside `path`, which takes its name on success.
 
     Its suffix is that of `path`; a link stays one, and what it leads to is replaced. After an
     exception the new one is removed, and `path` is as it was. What earlier processes left of
     `path` when they were killed is removed first.
+    within: a folder on the same file system, in which it is made instead, and which the caller has
+    for itself.
     """
     target, suffix = _target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     clean(path)
     token = secrets.token_hex(4)
     partial = _beside(target, suffix, token, _PART)
+    if within is not None:
+        partial = within / f"result{suffix}"
+        remove(partial)
     handle = _create(partial, folder=folder)
     try:
         yield partial

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.files import check_outputs
+from rvrt_jax.files import check_free, check_outputs
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.frames import is_video, open_frames
 
@@ -61,7 +61,7 @@ def find_clips(source: str, output: str, *, gt: str | None, picture: str | None)
             ClipFiles(
                 entry.name,
                 str(entry),
-                os.path.join(output, entry.name),
+                os.path.join(output, entry.name, ""),  # a folder, whatever its name
                 os.path.join(gt, entry.name) if gt else None,
                 str(shown.with_name(f"{shown.stem}_{entry.name}{shown.suffix}")) if shown else None,
             )
@@ -69,29 +69,42 @@ def find_clips(source: str, output: str, *, gt: str | None, picture: str | None)
     return clips
 
 
-def check_files(
-    clips: list[ClipFiles],
-    scale: int,
+def check_paths(
+    clips: Sequence[ClipFiles],
     reading: ReadOptions,
     *,
     inputs: Iterable[str] = (),
     outputs: Iterable[str] = (),
     overwrite: bool,
 ) -> None:
-    """Raises UserError if an output is taken or an input, or a ground truth does not fit its clip.
+    """Raises UserError if an output is taken, or an input, of whichever clip.
 
-    inputs, outputs: further files that are read and written, such as weights and scores.
+    inputs, outputs: further files that are read and written, such as weights and scores. Of several
+    clips one that cannot be read is passed over, and one whose output is taken.
     """
     read, written = list(inputs), [*outputs]
     for clip in clips:
-        written += filter(None, (clip.output, clip.picture))
-        with reading.open(clip.input) as source:
-            read += map(str, source.files)
+        try:
+            with reading.open(clip.input) as source:
+                read += map(str, source.files)
             if clip.gt is not None:
                 with open_frames(clip.gt) as truth:
                     read += map(str, truth.files)
-                    _check_truth(clip, source, truth, scale)
-    check_outputs(written, inputs=read, overwrite=overwrite)
+        except (UserError, OSError):
+            if len(clips) == 1:
+                raise
+            read.append(clip.input)
+    results = [path for clip in clips for path in (clip.output, clip.picture) if path]
+    check_outputs([*written, *results], inputs=read, overwrite=True)
+    if not overwrite:
+        for path in written if len(clips) > 1 else [*written, *results]:
+            check_free(path)
+
+
+def check_clip(clip: ClipFiles, source: FrameSource, truth: FrameSource | None, scale: int) -> None:
+    """Raises UserError if a ground truth does not fit its clip."""
+    if truth is not None:
+        _check_truth(clip, source, truth, scale)
 
 
 def _check_truth(clip: ClipFiles, source, truth, scale: int) -> None:

@@ -1,64 +1,52 @@
 """From files to files: restores clips, scores them against ground truth, pictures them."""
 
 import contextlib
-import dataclasses
-import itertools
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from rvrt_jax.data.degrade import imresize
 from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import picture as pictures
 from rvrt_jax.evaluation import report as reports
-from rvrt_jax.evaluation.clips import ClipFiles, ReadOptions, check_files, find_clips
+from rvrt_jax.evaluation.clips import ClipFiles, ReadOptions, check_clip, check_paths, find_clips
 from rvrt_jax.evaluation.metrics import mean
 from rvrt_jax.evaluation.score import score_frame, to_8_bits
-from rvrt_jax.files import write_text
-from rvrt_jax.media.frames import open_frames, open_writer, to_uint
-from rvrt_jax.models.contract import Network, Params, Size
-from rvrt_jax.restoration.plan import Plan, free_memory, plan_tiles
-from rvrt_jax.restoration.restore import restore_stream
+from rvrt_jax.files import check_free, is_taken, write_text
+from rvrt_jax.media.frame_source import FrameSource
+from rvrt_jax.media.frames import open_frames
+from rvrt_jax.restoration.clip import OutputOptions, Stages, check_second, put_on_device
+from rvrt_jax.restoration.clip import restore_clip as restore_file
 from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import load as loading
-
-Stage = tuple[Network, Params]
-
-
-@dataclasses.dataclass(frozen=True)
-class Stages:
-    """One network after the other, or one alone."""
-
-    first: Stage
-    second: Stage | None = None
-
-    @property
-    def scale(self) -> int:
-        """Output size over input size; the second stage keeps the size."""
-        return self.first[0].scale
 
 
 class Comparison:
     """The scores of a clip frame by frame, against the input too, and its picture."""
 
-    def __init__(self, scale: int, *, shown: int) -> None:
+    def __init__(
+        self, clip: ClipFiles, truth: FrameSource | None, scale: int, *, shown: int
+    ) -> None:
         """shown: number of the frame that the picture shows."""
         self.frames = 0
-        self._scale, self._shown = scale, shown
+        self._clip, self._scale, self._shown = clip, scale, shown
+        self._truth = None if truth is None else iter(truth)
         # What the restored frames are held against: the input, enlarged if need be.
         self._baseline = "bicubic" if scale > 1 else "input"
         self._scores: dict[str, list[dict[str, float]]] = {}
         self._panels: list[tuple[str, np.ndarray]] = []
 
-    def add(self, original: np.ndarray, restored: np.ndarray, true: np.ndarray | None) -> None:
-        """Takes the next frame: input and ground truth as read, the restored one as float."""
+    def add(self, original: np.ndarray, restored: np.ndarray) -> None:
+        """Takes the next frame; raises UserError if there is no ground truth for it."""
+        true = None if self._truth is None else next(self._truth, None)
+        if self._truth is not None and true is None:
+            files = f"{self._clip.gt} has only {self.frames} frames, its input {self._clip.input}"
+            raise UserError(f"{files} more.")
         shown = self.frames == self._shown
         self.frames += 1
         if true is None and not shown:
@@ -78,6 +66,14 @@ class Comparison:
         if shown:
             truth = [("ground truth", to_8_bits(true))] if true is not None else []
             self._panels = panels + truth
+
+    def end(self) -> None:
+        """Raises UserError if ground truth is left over."""
+        if self._truth is not None and next(self._truth, None) is not None:
+            raise UserError(
+                f"{self._clip.gt} has more frames than the {self.frames} of its input "
+                f"{self._clip.input}."
+            )
 
     def summary(self) -> dict:
         """Returns {"scores": {version: {metric: mean over frames}}}, or {} without ground truth."""
@@ -128,13 +124,11 @@ def restore_clip(
     clip: ClipFiles,
     settings: RestoreSettings,
     reading: ReadOptions,
-    *,
-    overwrite: bool = False,
+    options: OutputOptions,
 ) -> dict:
-    """Restores one clip to its output, which appears under its name only when complete.
+    """Restores one clip to its output, as `restoration.clip.restore_clip` does, and scores it.
 
-    Prints the tile, the progress and what of the source the output cannot hold on stderr. Returns
-    {name, frames, seconds, tile, overlap, left_out}, with ground truth also
+    Returns {name, frames, seconds, tile, overlap, left_out}, with ground truth also
     {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}, and for EDVR
     {told: {offset_mean, offset_max}}, the mean and the largest of the clip in pixels, and
     told_by_stage2 if that is one.
@@ -142,70 +136,30 @@ def restore_clip(
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(reading.open(clip.input))
         truth = stack.enter_context(open_frames(clip.gt)) if clip.gt is not None else None
-        writer = stack.enter_context(
-            open_writer(
-                clip.output,
-                fps=reading.fps,
-                height=source.height * stages.scale,
-                width=source.width * stages.scale,
-                bits=source.bits,
-                source=source,
-                overwrite=overwrite,
-            )
+        check_clip(clip, source, truth, stages.scale)
+        comparison = Comparison(clip, truth, stages.scale, shown=source.length // 2)
+        watched = truth is not None or clip.picture is not None
+        outcome = restore_file(
+            stages,
+            source,
+            clip.output,
+            settings,
+            options,
+            name=clip.name,
+            watcher=comparison if watched else None,
         )
-        size = (source.length, source.height, source.width)
-        plan = _plan(stages.first, clip.name, size, settings)
-        started = time.perf_counter()
-        bar = stack.enter_context(_bar(clip, source.length))
-        frames, originals = itertools.tee(source)
-        report = lambda done: bar.update(done - bar.n)  # noqa: E731
-        diagnostics: dict[str, list] = {}
-        diagnostics_2: dict[str, list] = {}
-        last = stages.second is None
-        restored = _stage(
-            stages.first, frames, plan, settings, diagnostics, progress=report if last else None
-        )
-        if stages.second is not None:
-            size = (size[0], size[1] * stages.scale, size[2] * stages.scale)
-            second = _plan(stages.second, f"{clip.name}, second stage", size, settings, first=plan)
-            if settings.quantise:
-                restored = (to_uint(frame, 8) for frame in restored)
-            restored = _stage(
-                stages.second, restored, second, settings, diagnostics_2, progress=report
-            )
-        comparison = Comparison(stages.scale, shown=source.length // 2)
-        for frame, original, true in _together(clip, restored, originals, truth):
-            writer.write(to_uint(frame, source.bits))
-            comparison.add(original, frame, true)
-    for loss in writer.dropped:
-        print(f"{clip.output}: left out {loss}", file=sys.stderr)
-    seconds = round(time.perf_counter() - started, 3)
     if clip.picture is not None and not comparison.write_picture(clip.picture):
         print(
             f"{clip.picture}: not written, since the frame in the middle could not be read.",
             file=sys.stderr,
         )
-    facts = {"name": clip.name, "frames": comparison.frames, "seconds": seconds}
-    facts |= {"tile": plan.tile, "overlap": plan.overlap, "left_out": list(writer.dropped)}
-    facts |= _summary_of("told", diagnostics, clip.name)
-    facts |= _summary_of("told_by_stage2", diagnostics_2, f"{clip.name}, second stage")
+    facts = {"name": clip.name, "frames": outcome.frames, "seconds": outcome.seconds}
+    facts |= {"tile": outcome.plan.tile, "overlap": outcome.plan.overlap}
+    facts |= {"left_out": outcome.left_out}
+    first, second = outcome.diagnostics
+    facts |= _summary_of("told", first, clip.name)
+    facts |= _summary_of("told_by_stage2", second, f"{clip.name}, second stage")
     return facts | comparison.summary()
-
-
-def _stage(
-    stage: Stage,
-    frames: Iterable,
-    plan: Plan,
-    settings: RestoreSettings,
-    diagnostics: dict,
-    *,
-    progress,
-) -> Iterator:
-    model, params = stage
-    settings = dataclasses.replace(settings.without_unused(model), tile=plan.tile)
-    return restore_stream(
-        model, params, frames, settings, progress=progress, diagnostics=diagnostics
-    )
 
 
 def _summary_of(key: str, diagnostics: dict[str, list], name: str) -> dict:
@@ -218,45 +172,6 @@ def _summary_of(key: str, diagnostics: dict[str, list], name: str) -> dict:
     }
     print(f"{name}: " + ", ".join(f"{k} {v:.2f}" for k, v in merged.items()), file=sys.stderr)
     return {key: merged}
-
-
-def _plan(
-    stage: Stage, name: str, size: Size, settings: RestoreSettings, *, first: Plan | None = None
-) -> Plan:
-    """Chooses the tile, compiles the network for it, and says so on stderr.
-
-    first: the plan of the stage before, which takes its part of the memory.
-    """
-    model, params = stage
-    settings = settings.without_unused(model).checked(model)
-    budget, free = free_memory(), free_memory(share=1.0)
-    if first is not None:
-        budget, free = budget.without(first), free.without(first)
-    plan = plan_tiles(model, params, size, settings, budget=budget)
-    print(f"{name}: {plan}", file=sys.stderr)
-    if not plan.fits(free):
-        print(f"{name}: that is more than is free; give a smaller --tile.", file=sys.stderr)
-    return plan
-
-
-def _bar(clip: ClipFiles, length: int) -> tqdm:
-    shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} "
-    shape += "[{elapsed}<{remaining}, {rate_noinv_fmt}]"  # frames/s even if slower than 1
-    return tqdm(total=length, unit=" frames", desc=clip.name, bar_format=shape)
-
-
-def _together(clip: ClipFiles, restored: Iterable, originals: Iterable, truth) -> Iterator[tuple]:
-    """Yields (restored, original, true or None); raises UserError if the lengths differ."""
-    truths = itertools.repeat(None) if truth is None else iter(truth)
-    count = 0
-    for frame, original in zip(restored, originals, strict=False):
-        true = next(truths, None)
-        if truth is not None and true is None:
-            raise UserError(f"{clip.gt} has only {count} frames, its input {clip.input} more.")
-        count += 1
-        yield frame, original, true
-    if truth is not None and next(truths, None) is not None:
-        raise UserError(f"{clip.gt} has more frames than the {count} of its input {clip.input}.")
 
 
 def run(
@@ -272,24 +187,26 @@ def run(
     scores_file: str | None,
     settings: RestoreSettings,
     reading: ReadOptions,
-    overwrite: bool,
+    options: OutputOptions,
+    skip_done: bool = False,
 ) -> dict:
     """Checks everything, restores all clips, prints and writes the results; returns them.
 
     weights, stage2: of the model and, if its result is to be restored once more, of a second one,
-    which the weights themselves say. Raises UserError or OSError for what the user can mend: before
-    the first frame is computed where that can be known.
+    which the weights themselves say. skip_done: leaves clips out whose output is there.
+    Raises UserError or OSError for what the user can change: for one clip before its first frame is
+    computed where that can be known; of several clips, when all others are done.
     """
     clips = find_clips(source, output, gt=gt, picture=picture)
     loaded = loading.load_described(weights, model_name, **fields)
-    stages = _stages(loaded, stage2, settings)
-    others = {
-        "inputs": [path for path in (weights, stage2) if path and os.path.exists(path)],
-        "outputs": [scores_file] if scores_file else [],
-    }
-    check_files(clips, stages.scale, reading, **others, overwrite=overwrite)
+    stages = load_stages(loaded, stage2, settings)
+    others = [path for path in (weights, stage2) if path and os.path.exists(path)]
+    check_paths(
+        clips, reading, inputs=others, outputs=[scores_file] if scores_file else [],
+        overwrite=options.overwrite,
+    )  # fmt: skip
     print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
-    results = [restore_clip(stages, clip, settings, reading, overwrite=overwrite) for clip in clips]
+    results, failures = restore_all(stages, clips, settings, reading, options, skip_done=skip_done)
     summary = reports.summarise_clips(results)
     if summary:
         print(reports.clip_table(results, summary))
@@ -303,36 +220,66 @@ def run(
         "sigma": settings.sigma,
         "ensemble": settings.ensemble,
         "clips": results,
+        **({"failed": failures} if failures else {}),
         **summary,
     }
     if scores_file is not None:
         write_text(scores_file, reports.to_json(report))
+    if failures:
+        raise UserError(f"{len(failures)} of {len(clips)} clips failed: {', '.join(failures)}.")
     return report
 
 
-def _stages(loaded: loading.Loaded, stage2: str | None, settings: RestoreSettings) -> Stages:
+def restore_all(
+    stages: Stages,
+    clips: Sequence[ClipFiles],
+    settings: RestoreSettings,
+    reading: ReadOptions,
+    options: OutputOptions,
+    *,
+    skip_done: bool,
+) -> tuple[list[dict], dict[str, str]]:
+    """Restores clips one after the other; returns what became of them, and why others failed.
+
+    The only one of a list raises its error; of several the others are done.
+    """
+    results: list[dict] = []
+    failures: dict[str, str] = {}
+    for index, clip in enumerate(clips, 1):
+        where = f"[{index}/{len(clips)}] " if len(clips) > 1 else ""
+        if skip_done and is_taken(clip.output):
+            print(f"{where}{clip.name}: {clip.output} is there", file=sys.stderr)
+            continue
+        try:
+            if not options.overwrite:
+                check_free(clip.output)
+            facts = restore_clip(stages, clip, settings, reading, options)
+        except (UserError, OSError) as error:
+            if len(clips) == 1:
+                raise
+            failures[clip.name] = str(error)
+            print(f"{where}{clip.name}: failed: {error}", file=sys.stderr)
+            continue
+        results.append(facts)
+        speed = facts["frames"] / max(facts["seconds"], 1e-3)
+        print(
+            f"{where}{clip.name}: {facts['frames']} frames written to {clip.output}, "
+            f"{speed:.2f} frames/s",
+            file=sys.stderr,
+        )
+    return results, failures
+
+
+def load_stages(loaded: loading.Loaded, stage2: str | None, settings: RestoreSettings) -> Stages:
     """Loads the second stage, if any, and checks that all fit together and the options fit them."""
-    first, second = (loaded.model, jax.device_put(loaded.params)), None
+    first, second = put_on_device(loaded.model, loaded.params), None
     if stage2 is not None:
         fields = {} if loaded.model.dtype == jnp.float32 else {"dtype": loaded.model.dtype}
         again = loading.load_described(stage2, **fields)
-        if again.model.scale != 1:
-            raise UserError(
-                f"--stage2 {stage2} holds a model that enlarges {again.model.scale} times; the "
-                "second stage restores frames of their final size. Are these the weights of the "
-                "first stage?"
-            )
-        second = again.model, jax.device_put(again.params)
+        check_second(again.model, stage2)
+        second = put_on_device(again.model, again.params)
     elif settings.quantise:
         raise UserError("--quantise rounds between two stages; give --stage2, or leave it out.")
-    models = [model for model, _ in filter(None, (first, second))]
-    noisy = any(model.takes_noise_level for model in models)
-    slides = any(model.window is not None for model in models)
-    for model in models:
-        # An option that no stage has a use for is a mistake, which the first one names.
-        dataclasses.replace(
-            settings,
-            sigma=settings.sigma if model.takes_noise_level or not noisy else None,
-            border=settings.border if model.window is not None or not slides else None,
-        ).checked(model)
-    return Stages(first, second)
+    stages = Stages(first, second)
+    stages.check(settings)
+    return stages

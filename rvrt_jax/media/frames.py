@@ -90,6 +90,7 @@ def open_writer(
     codec: str | None = None,
     crf: int = 15,
     overwrite: bool = False,
+    within: Path | None = None,
 ) -> Iterator[FrameWriter]:
     """Opens a video file (by its suffix), or else a folder of PNG images; use it in a `with`.
 
@@ -103,6 +104,7 @@ def open_writer(
     codec: one of `video_writer.CODECS`; "ffv1" in .mkv is lossless. crf: quality of the lossy ones,
     less is better.
     overwrite: replaces an existing file, or a folder that holds PNG images and nothing else.
+    within: a folder for the temporary files, as in `files.replacing`.
     Raises UserError for a target that exists, an unknown suffix, a video without fps, names that
     collide, and if no frame was written.
     """
@@ -120,11 +122,11 @@ def open_writer(
             video = source if isinstance(source, VideoReader) else None
             options = {"codec": choose_codec(target, codec=codec, bits=bits, crf=crf), "crf": crf}
             rate = _output_rate(path, fps, video)
-            partial = stack.enter_context(replacing(target))
+            partial = stack.enter_context(replacing(target, within=within))
             writer = VideoWriter(partial, fps=rate, source=source, **frame, **options)
         else:
             names = names or (source.names if source is not None else None)
-            partial = stack.enter_context(replacing(target, folder=True))
+            partial = stack.enter_context(replacing(target, folder=True, within=within))
             writer = FolderWriter(partial, names=names, source=source, **frame)
         stack.enter_context(writer)
         yield writer

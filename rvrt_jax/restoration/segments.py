@@ -67,6 +67,8 @@ def segments(
             stop = segment.stop
             yield segment
         first = stop
+    if first == 0:
+        raise UserError("the video has no frames; give at least one.")
 
 
 def windows_together(tile: Size, *, apart: bool = False) -> int:

@@ -26,6 +26,7 @@ from rvrt_jax.evaluation import report as scoreboard
 from rvrt_jax.evaluation import test_sets as testsets
 from rvrt_jax.media.frames import open_frames, open_writer
 from rvrt_jax.media.image_folders import FolderWriter
+from rvrt_jax.restoration import clip as clip_restoration
 from rvrt_jax.restoration.plan import Budget
 from rvrt_jax.restoration.restore import restore
 from rvrt_jax.weights import load as loading
@@ -235,34 +236,65 @@ def test_mistakes_end_in_one_message_and_leave_nothing(
     code, out, err = run(*arguments)
     assert code == 1 and out == ""
     assert [line.startswith("error: ") for line in err.splitlines()].count(True) == 1
-    assert message in err.splitlines()[-1] and "Traceback" not in err
+    last = [line for line in err.splitlines() if "failed: " in line] or err.splitlines()[-1:]
+    assert message in last[0] and "Traceback" not in err
     assert sorted(Path().rglob("*")) == before
 
 
 def test_a_tile_that_does_not_fit_the_memory_is_said_to(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "free_memory", lambda share=0: Budget(1, 1, shared=True))
+    monkeypatch.setattr(clip_restoration, "free_memory", lambda share=0: Budget(1, 1, shared=True))
     write(tmp_path / "in", images(0, (2, 8, 8, 3)))
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--tile", "none")
     code, _, err = run(*arguments)
     assert code == 0 and "more than is free" in err
 
 
-def test_a_failure_half_way_leaves_nothing(run, tmp_path, monkeypatch):
-    """The second tile in time fails after frames have been written."""
-    write(tmp_path / "in", images(0, (9, 8, 8, 3)))
-    original, calls = evaluation.to_uint, []
+def test_a_failure_half_way_keeps_what_is_finished(run, tmp_path, monkeypatch):
+    """The disk is full after some frames have been written; the same command goes on."""
+    frames = images(0, (9, 8, 8, 3))
+    write(tmp_path / "in", frames)
+    original, calls = FolderWriter.write, []
 
-    def full_disk(frame, bits):
-        calls.append(bits)
+    def full_disk(self, frame):
+        calls.append(frame)
         if len(calls) == 5:
             raise OSError("No space left on device")
-        return original(frame, bits)
+        original(self, frame)
 
-    monkeypatch.setattr(evaluation, "to_uint", full_disk)
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--tile", "3,0,0")
+    with monkeypatch.context() as patched:
+        patched.setattr(FolderWriter, "write", full_disk)
+        code, _, err = run(*arguments)
+    assert code == 1 and "No space left" in err and "the same command goes on" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.part"]
     code, _, err = run(*arguments)
-    assert code == 1 and "No space left" in err
-    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    assert code == 0 and "going on after" in err
+    np.testing.assert_array_equal(open_frames(tmp_path / "out").read_all(), larger(frames))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_a_batch_goes_on_after_a_failure(run, tmp_path):
+    """An empty folder, and one whose name looks like a file's."""
+    frames = images(0, (2, 8, 8, 3))
+    (tmp_path / "in/a").mkdir(parents=True)
+    for name in ("b", "shot.v2"):
+        write(f"{tmp_path / 'in' / name}/", frames)
+    paths = ("--input", tmp_path / "in", "--output", tmp_path / "out")
+    code, _, err = run(*paths, "--json", tmp_path / "report.json")
+    assert code == 1 and "[1/3] a: failed" in err and err.endswith("1 of 3 clips failed: a.\n")
+    for name in ("b", "shot.v2"):
+        result = open_frames(tmp_path / "out" / name).read_all()
+        np.testing.assert_array_equal(result, larger(frames))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [clip["name"] for clip in report["clips"]] == ["b", "shot.v2"] and "a" in report[
+        "failed"
+    ]
+    write(f"{tmp_path}/in/a/", frames)
+    code, _, err = run(*paths)  # what is there stays, and the rest is done
+    assert code == 1 and "2 of 3 clips failed: b, shot.v2" in err
+    assert open_frames(tmp_path / "out/a").length == 2
+    code, _, err = run(*paths, "--skip_done")
+    assert code == 0 and err.count("is there") == 3
 
 
 def test_overwrite(run, tmp_path):

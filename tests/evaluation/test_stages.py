@@ -10,6 +10,7 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import files as evaluation
 from rvrt_jax.evaluation.clips import ReadOptions
 from rvrt_jax.media.frames import open_frames, open_writer, to_uint
+from rvrt_jax.restoration.clip import OutputOptions
 from rvrt_jax.restoration.restore import restore
 from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import load as loading
@@ -43,7 +44,7 @@ def run(tmp_path, monkeypatch):
             scores_file=str(tmp_path / "scores.json"),
             settings=RestoreSettings(**options),
             reading=ReadOptions(),
-            overwrite=False,
+            options=OutputOptions(),
         )
         return frames, open_frames(tmp_path / "out").read_all(), report
 
