@@ -7,7 +7,7 @@ loop can be read inside it, so constants lie in the outermost graph.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -85,7 +85,7 @@ class Graph:
 
         def read(atom) -> Value:
             if isinstance(atom, core.Literal):
-                return np.asarray(atom.val, atom.aval.dtype)
+                return np.asarray(atom.val, cast(Any, atom.aval).dtype)
             return values[atom]
 
         for eqn in jaxpr.eqns:
