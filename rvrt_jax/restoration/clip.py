@@ -18,7 +18,7 @@ from rvrt_jax.media.frames import FrameWriter, open_writer, to_uint
 from rvrt_jax.models.contract import Network, Params, Size
 from rvrt_jax.restoration.engine import Watcher, Work, restore_to
 from rvrt_jax.restoration.journal import Journal, describe_files, describe_params
-from rvrt_jax.restoration.plan import Plan, free_memory, plan_tiles
+from rvrt_jax.restoration.plan import Plan, free_memory, plan_tile, plan_tiles
 from rvrt_jax.restoration.programs import OutOfMemory
 from rvrt_jax.restoration.restore import restore_stream
 from rvrt_jax.restoration.settings import RestoreSettings
@@ -232,7 +232,9 @@ def _smaller(
     """
     model, params = stage
     budget = free_memory()
-    budget = dataclasses.replace(budget, device=min(budget.device, plan.device_bytes * 2 // 3))
+    estimate = plan_tile(model, plan.tile, plan.overlap, size)
+    failed = max(estimate.device_bytes, plan.device_bytes)
+    budget = dataclasses.replace(budget, device=min(budget.device, failed * 2 // 3))
     fitted = settings.without_unused(model).checked(model)
     time = plan.tile[0] if keep_time else None
     smaller = plan_tiles(model, params, size, fitted, budget=budget, time=time)
