@@ -194,7 +194,8 @@ class VideoReader(FrameSource):
     def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> None:
         """Takes size, depth and tags from the first frame; they must hold for all."""
         self._coded_size = (frame.height, frame.width)
-        turned = _orientation(frame, self.path)[0]
+        self._rotation, self._orientation = frame.rotation, _orientation(frame, self.path)
+        turned = self._orientation[0]
         self.height, self.width = self._coded_size[::-1] if turned else self._coded_size
         self.bits = 16 if frame.format.components[0].bits > 8 else 8
         self.has_alpha = any(component.is_alpha for component in frame.format.components)
@@ -294,7 +295,10 @@ class VideoReader(FrameSource):
             src_colorspace=untagged_matrix(frame),
             interpolation=ACCURATE,
         ).to_ndarray()
-        swap, mirror, flip = _orientation(frame, self.path)
+        swap, mirror, flip = self._orientation
+        if frame.rotation != self._rotation:
+            # Asked for when needed only: PyAV then frees a frame no sooner than the collector runs.
+            swap, mirror, flip = _orientation(frame, self.path)
         if swap:
             rgb = rgb.swapaxes(0, 1)
         return np.ascontiguousarray(rgb[:: -1 if flip else 1, :: -1 if mirror else 1])
