@@ -23,17 +23,63 @@ def _hat_weights(size: int, new_size: int, *, align_corners: bool) -> Array:
 def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool = False) -> Array:
     """Resizes [h, w, c] to `size` without antialiasing, in float32; half-pixel centres by default.
 
-    The same values as PyTorch's `interpolate(mode="bilinear")`. Returns [*size, c].
+    The same values as PyTorch's `interpolate(mode="bilinear")`. Returns [*size, c]. Whole factors,
+    and twice the size with aligned corners, are sums of shifted copies; only other sizes take a
+    matrix product, whose cost per pixel grows with the size.
     """
-    h, w, _ = x.shape
     x = x.astype(jnp.float32)
-    if h != size[0]:
-        rows = _hat_weights(h, size[0], align_corners=align_corners)
-        x = jnp.einsum("ph,hwc->pwc", rows, x, precision="highest")
-    if w != size[1]:
-        columns = _hat_weights(w, size[1], align_corners=align_corners)
-        x = jnp.einsum("qw,hwc->hqc", columns, x, precision="highest")
+    for axis, new in enumerate(size):
+        old = x.shape[axis]
+        if new == old:
+            continue
+        if align_corners and new == 2 * old:
+            x = _double_aligned(x, axis)
+        elif not align_corners and new % old == 0:
+            x = _enlarge(x, axis, new // old)
+        else:
+            weights = _hat_weights(old, new, align_corners=align_corners)
+            x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis), precision="highest"), 0, axis)
     return x
+
+
+def _enlarge(x: Array, axis: int, factor: int) -> Array:
+    """Enlarges an axis by a whole factor, half-pixel centres: each phase mixes two neighbours."""
+    before, after = _neighbours(x, axis)
+    phases = []
+    for phase in range(factor):
+        place = (phase + 0.5) / factor - 0.5  # from the old pixel's centre, in old pixels
+        other = before if place < 0 else after
+        phases.append((1 - abs(place)) * x + abs(place) * other)
+    return _interleave(phases, axis)
+
+
+def _double_aligned(x: Array, axis: int) -> Array:
+    """Doubles an axis with its corners kept in place.
+
+    New pixel 2i lies i / (2n - 1) before old pixel i of n, and 2i + 1 as far behind it as the old
+    pixel n - 1 - i would lie before.
+    """
+    n = x.shape[axis]
+    before, after = _neighbours(x, axis)
+    share = jnp.arange(n, dtype=jnp.float32) / (2 * n - 1)
+    share = share.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    back = jnp.flip(share, axis)
+    return _interleave([(1 - share) * x + share * before, (1 - back) * x + back * after], axis)
+
+
+def _neighbours(x: Array, axis: int) -> tuple[Array, Array]:
+    """Returns what lies before and behind each pixel of an axis; the border is repeated."""
+    n = x.shape[axis]
+    first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, n - 1))
+    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
+    return before, after
+
+
+def _interleave(phases: list[Array], axis: int) -> Array:
+    """Weaves arrays of one shape into one along `axis`, in turns."""
+    x = jnp.stack(phases, axis + 1)
+    return x.reshape([*x.shape[:axis], -1, *x.shape[axis + 2 :]])
 
 
 def bicubic_quarter(x: Array) -> Array:

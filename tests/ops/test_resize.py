@@ -63,6 +63,36 @@ def test_aligned_corners_bilinear_equals_interpolation_of_the_rows(size):
     np.testing.assert_allclose(out[..., 0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("old", [(1, 1), (2, 1), (5, 7), (16, 9)])
+@pytest.mark.parametrize(
+    ("factor", "align_corners"), [(2, False), (3, False), (4, False), (2, True)]
+)
+def test_whole_factors_equal_the_matrix_product(old, factor, align_corners):
+    """In float64, with NumPy; the gradient is the same matrices' transpose."""
+    x, size = image(*old, 3), (factor * old[0], factor * old[1])
+    rows, columns = (
+        np.stack([_linear_row(n, m, i, align_corners) for i in range(m)])
+        for n, m in zip(old, size, strict=True)
+    )
+    enlarge = functools.partial(resize.resize_bilinear, size=size, align_corners=align_corners)
+    out, pull = jax.vjp(jax.jit(enlarge), x)
+    expected = np.einsum("ph,qw,hwc->pqc", rows, columns, x.astype(np.float64))
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    back = image(*size, 3)
+    (gradient,) = pull(back)
+    expected = np.einsum("ph,qw,pqc->hwc", rows, columns, back.astype(np.float64))
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)  # sums of up to 64 numbers
+
+
+def _linear_row(old: int, new: int, index: int, align_corners: bool) -> np.ndarray:
+    """Returns what new pixel `index` takes of each old one, from the definition."""
+    if align_corners:
+        place = index * (old - 1) / (new - 1) if new > 1 else 0.0
+    else:
+        place = (index + 0.5) * old / new - 0.5
+    return np.array([np.interp(place, range(old), np.eye(old)[k]) for k in range(old)])
+
+
 def test_the_same_size_is_the_same_image():
     x = image(5, 7, 3)
     np.testing.assert_array_equal(resize.resize_bilinear(x, (5, 7)), x)
