@@ -31,6 +31,7 @@ class Companions:
     def __init__(self, source: VideoReader, output: OutputContainer, dropped: list[str]) -> None:
         self._output = output
         self._start, self._offsets = source.start, source.offsets
+        self._is_excerpt = source.is_excerpt
         self._targets: dict[int, Stream] = {}
         self._last: dict[int, int] = {}
         self._next: Packet | None = None
@@ -87,6 +88,10 @@ class Companions:
             shift = round(self._start / (chapter["time_base"] or 1))
             chapter["start"] -= shift
             chapter["end"] -= shift
+        if self._is_excerpt:
+            chapters = [chapter for chapter in chapters if chapter["end"] > 0]
+            for chapter in chapters:
+                chapter["start"] = max(0, chapter["start"])
         if chapters:
             self._output.set_chapters(chapters)
 
@@ -112,6 +117,8 @@ class Companions:
             if index == main.index:
                 continue
             shift -= round(self._start / packet.time_base)
+            if self._is_excerpt and packet.dts + shift < 0:
+                continue  # else Matroska, without times below 0, would delay the picture
             # Muxers stop at times that stand still, which files in the wild do have.
             dts = max(packet.dts + shift, self._last.get(index, packet.dts + shift - 1) + 1)
             pts = packet.pts + shift if packet.pts is not None else dts

@@ -89,7 +89,10 @@ class VideoReader(FrameSource):
     clock: unit of time in seconds; 1 / rate, or the file's own unit if is_constant is False.
     decoded: number of frames that there really are; None before all have been read once.
     offsets: what to add to the times of each part of a joined film, in seconds (see `joins`).
+    is_excerpt: whether the file has more before or behind (see `excerpt`).
     """
+
+    is_excerpt = False
 
     def __init__(self, path: Path, *, damaged: Literal["error", "skip"] = "error") -> None:
         """Reads through the file once, without decoding it.
