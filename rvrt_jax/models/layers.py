@@ -12,6 +12,7 @@ from jax import Array
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.ops.conv import conv2d
+from rvrt_jax.ops.precision import precision_of
 
 Dtype = Any
 
@@ -29,6 +30,7 @@ class Conv(nn.Module):
 
     x: [..., h, w, in] with any leading axes. Returns [..., h/stride, w/stride, features].
     `random_bias`: biases start as PyTorch's do, uniform in +-1/sqrt(fan_in), instead of at 0.
+    `precision`: of the products; None: as `ops.precision` says.
     """
 
     features: int
@@ -38,6 +40,7 @@ class Conv(nn.Module):
     kernel_init: nn.initializers.Initializer = conv_init
     random_bias: bool = False
     dtype: Dtype = jnp.float32
+    precision: str | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -46,7 +49,7 @@ class Conv(nn.Module):
         bias_init = self._uniform_bias(shape) if self.random_bias else nn.initializers.zeros
         bias = self.param("bias", bias_init, (self.features,)).astype(self.dtype)
         lead, x = x.shape[:-3], x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
-        y = conv2d(x, kernel, stride=self.stride, groups=self.groups)
+        y = conv2d(x, kernel, stride=self.stride, groups=self.groups, precision=self.precision)
         return (y + bias[None, None, None]).reshape(*lead, *y.shape[1:])
 
     def _uniform_bias(self, shape: tuple[int, ...]) -> nn.initializers.Initializer:
@@ -67,10 +70,16 @@ class ResidualBlock(nn.Module):
         return x + conv(name="conv2")(nn.relu(conv(name="conv1")(x)))
 
 
+def _dot_general(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Array:
+    options["precision"] = options.get("precision") or precision_of(x.dtype)
+    return jax.lax.dot_general(x, kernel, dimensions, **options)
+
+
 class Linear(nn.Dense):
     """A dense layer with the transformers' initialisation."""
 
     kernel_init: nn.initializers.Initializer = linear_init
+    dot_general: Any = _dot_general
 
 
 class Mlp(nn.Module):

@@ -15,6 +15,7 @@ from jax import Array
 
 from rvrt_jax.models.layers import Conv, Dtype, conv_init, leaky_relu
 from rvrt_jax.ops.deform_conv import DEFORM_CONV
+from rvrt_jax.ops.precision import EXACT
 from rvrt_jax.ops.resize import resize_bilinear
 
 Pyramid = tuple[Array, Array, Array]
@@ -48,9 +49,7 @@ class DeformPack(nn.Module):
     def __call__(self, x: Array, guide: Array) -> tuple[Array, Array]:
         c, taps = x.shape[-1], 9
         start = nn.initializers.zeros
-        conv = Conv(
-            3 * self.groups * taps, kernel_init=start, dtype=jnp.float32, name="conv_offset"
-        )
+        conv = Conv(3 * self.groups * taps, kernel_init=start, precision=EXACT, name="conv_offset")
         offsets, mask = jnp.split(conv(guide), [2 * self.groups * taps], -1)
         offsets = rearrange(offsets, "b h w (g k d) -> b h w g k d", g=self.groups, k=taps)
         mask = nn.sigmoid(rearrange(mask, "b h w (g k) -> b h w g k", g=self.groups))

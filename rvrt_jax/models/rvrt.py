@@ -33,6 +33,7 @@ from rvrt_jax.models.memory import clip_memory
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.models.swin import RstbWithInputConv
 from rvrt_jax.ops.deform_attn import ATTENTION, Window2
+from rvrt_jax.ops.precision import EXACT
 from rvrt_jax.ops.resize import bicubic_quarter, pixel_shuffle, resize_bilinear
 from rvrt_jax.ops.sample import compose_flows, warp
 from rvrt_jax.ops.window import Size3
@@ -93,7 +94,8 @@ class GuidedDeformAttn(nn.Module):
         for layer, kernel in enumerate((1, 3, 3, 3, 3)):
             x = Conv(self.features, kernel, dtype=self.dtype, name=f"offset_conv_{layer}")(x)
             x = leaky_relu(x)
-        last = functools.partial(Conv, kernel_init=nn.initializers.zeros, dtype=self.dtype)
+        zeros = nn.initializers.zeros
+        last = functools.partial(Conv, kernel_init=zeros, precision=EXACT, dtype=self.dtype)
         x = last(n * self.groups * taps * 2, 1, name="offset_conv_5")(x)
         residue = self.max_residue * jnp.tanh(x.astype(jnp.float32))
         return rearrange(

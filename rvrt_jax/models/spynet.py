@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.models.layers import Conv, Remat, map_scan
+from rvrt_jax.ops.precision import EXACT
 from rvrt_jax.ops.resize import average_pool_2x2, resize_bilinear
 from rvrt_jax.ops.sample import warp
 
@@ -24,8 +25,8 @@ class SpyNetLevel(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for i, features in enumerate((32, 64, 32, 16)):
-            x = nn.relu(Conv(features, kernel=7, name=f"conv_{i}")(x))
-        return Conv(2, kernel=7, name="conv_4")(x)
+            x = nn.relu(Conv(features, kernel=7, precision=EXACT, name=f"conv_{i}")(x))
+        return Conv(2, kernel=7, precision=EXACT, name="conv_4")(x)
 
 
 class SpyNet(nn.Module):

@@ -4,6 +4,8 @@ Source: RVRT, section 3.2, after Liu et al., "Video Swin Transformer", CVPR 2022
 [b, t, h, w, c]. The statistics of the norms and the softmax are float32 whatever `dtype`.
 """
 
+import functools
+
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
@@ -11,6 +13,7 @@ from jax import Array
 
 from rvrt_jax.models.layers import Conv, Dtype, Linear, Mlp, layer_norm, linear_init
 from rvrt_jax.ops import window as win
+from rvrt_jax.ops.precision import precision_of
 
 
 class WindowAttention(nn.Module):
@@ -29,12 +32,13 @@ class WindowAttention(nn.Module):
         tokens, c = x.shape[-2:]
         qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(x)
         q, k, v = rearrange(qkv, "b n l (three a d) -> three b n a l d", three=3, a=self.heads)
-        logits = jnp.einsum("bnaqd,bnkad->bnaqk", q, k.swapaxes(2, 3)).astype(jnp.float32)
+        einsum = functools.partial(jnp.einsum, precision=precision_of(self.dtype))
+        logits = einsum("bnaqd,bnkad->bnaqk", q, k.swapaxes(2, 3)).astype(jnp.float32)
         logits = logits * q.shape[-1] ** -0.5 + self.position_bias(tokens)[None, None]
         if mask is not None:
             logits = logits + mask[None, :, None]
         weights = nn.softmax(logits).astype(self.dtype)
-        y = rearrange(jnp.einsum("bnaqk,bnakd->bnaqd", weights, v), "b n a l d -> b n l (a d)")
+        y = rearrange(einsum("bnaqk,bnakd->bnaqd", weights, v), "b n a l d -> b n l (a d)")
         return Linear(c, dtype=self.dtype, name="proj")(y)
 
     def position_bias(self, tokens: int) -> Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
 
+from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
     bilinear_sample_plain,
     corners,
@@ -54,9 +55,10 @@ def deform_attn_plain(q: Array, kv: Array, offsets: Array, *, heads: int, window
     keys, values = jnp.split(sampled, 2, axis=-1)
     split_heads = functools.partial(rearrange, pattern="... (a d) -> ... a d", a=heads)
     q, keys, values = split_heads(q), split_heads(keys), split_heads(values)
-    logits = jnp.einsum("ihwad,ihwmad->ihwam", q, keys) * q.shape[-1] ** -0.5
+    einsum = functools.partial(jnp.einsum, precision=precision_of(q.dtype))
+    logits = einsum("ihwad,ihwmad->ihwam", q, keys) * q.shape[-1] ** -0.5
     weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(q.dtype)
-    attended = jnp.einsum("ihwam,ihwmad->ihwad", weights, values)
+    attended = einsum("ihwam,ihwmad->ihwad", weights, values)
     return rearrange(attended, "i h w a d -> i h w (a d)")
 
 

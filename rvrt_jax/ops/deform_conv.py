@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
 
+from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
     bilinear_sample,
     corners,
@@ -75,7 +76,7 @@ def deform_conv_plain(
     sampled = rearrange(sampled * mask[..., None], "y x g k r -> y x k (g r)")
     sampled = rearrange(sampled, "y x k (n r) -> y x k n r", n=groups)
     weights = rearrange(kernel, "i j r (n o) -> (i j) n r o", n=groups)
-    out = jnp.einsum("yxknr,knro->yxno", sampled, weights, preferred_element_type=jnp.float32)
+    out = _einsum("yxknr,knro->yxno", sampled, weights)
     return rearrange(out, "y x n o -> y x (n o)").astype(x.dtype)
 
 
@@ -185,10 +186,16 @@ def _written(x: Array) -> Array:
 def _product(masked: Array, weights: Array) -> Array:
     """Multiplies [p, c] by the weights of a tap, [n, c / n, o]: float32 [p, n o]."""
     if len(weights) == 1:  # a plain matrix product, which is what libraries are fast at
-        return jnp.dot(masked, weights[0], preferred_element_type=jnp.float32)
+        return _einsum("pr,ro->po", masked, weights[0])
     masked = rearrange(masked, "p (n r) -> p n r", n=len(weights))
-    out = jnp.einsum("pnr,nro->pno", masked, weights, preferred_element_type=jnp.float32)
+    out = _einsum("pnr,nro->pno", masked, weights)
     return rearrange(out, "p n o -> p (n o)")
+
+
+def _einsum(pattern: str, x: Array, y: Array) -> Array:
+    """Returns products summed in float32, whatever the type of the factors."""
+    precision = precision_of(x.dtype)
+    return jnp.einsum(pattern, x, y, preferred_element_type=jnp.float32, precision=precision)
 
 
 def _grid(spec: _Spec) -> Array:

@@ -1,0 +1,82 @@
+"""Products of float32 numbers are float32 on every platform, read from the lowered programs."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rvrt_jax import models
+
+SMALL = {
+    "rvrt": {
+        "embed_dims": (8, 8, 8),
+        "num_blocks": (1, 1, 1),
+        "depths": (1, 1, 1),
+        "num_heads": (2, 2, 2),
+        "deformable_groups": 2,
+        "attention_heads": 2,
+        "num_feat": 8,
+        "offset_feat": 8,
+    },
+    "edvr": {"num_feat": 8, "deformable_groups": 2, "num_frame": 3}
+    | {"num_extract_block": 1, "num_reconstruct_block": 1},
+    "basicvsr": {"num_feat": 8, "num_block": 1},
+}
+FRAMES = {"rvrt": 4, "edvr": 3, "basicvsr": 3}
+PRODUCT = re.compile(r"stablehlo\.(dot_general|convolution).*?: \(tensor<([^>]*)>, tensor<([^>]*)>")
+
+
+def lowered(name: str, platform: str, **fields) -> str:
+    """Returns the program of a network, as it goes to the compiler.
+
+    In float32 with its gradient. In bfloat16 without: there gradients of products have factors that
+    were summed in float32, and need no more than bfloat16's precision.
+    """
+    model = models.build(name, **SMALL[name], **fields)
+    video = jax.ShapeDtypeStruct((1, FRAMES[name], 64, 64, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
+
+    def loss(params, video):
+        return jnp.mean(model.apply({"params": params}, video) ** 2)
+
+    function = jax.grad(loss) if model.dtype == jnp.float32 else loss
+    traced = jax.jit(function).trace(params, video)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def inexact(program: str) -> list[str]:
+    """Returns the products of a program that take a float32 factor at default precision."""
+    products = [line for line in program.splitlines() if PRODUCT.search(line)]
+    assert len(products) > 20, "the pattern finds no products any more"
+    found = []
+    for line in products:
+        kinds = {text.rsplit("x", 1)[-1] for text in PRODUCT.search(line).groups()[1:]}
+        if "f32" in kinds and line.count("HIGHEST") != 2:
+            found.append(line.strip())
+    return found
+
+
+@pytest.fixture
+def users_default():
+    """What users have: no precision is chosen."""
+    before = jax.config.jax_default_matmul_precision
+    jax.config.update("jax_default_matmul_precision", None)
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", SMALL)
+def test_float32_means_float32(name, platform, dtype, users_default):
+    program = lowered(name, platform, dtype=jnp.dtype(dtype))
+    assert inexact(program) == []
+
+
+@pytest.mark.parametrize("name", ["rvrt", "edvr"])
+def test_flow_and_offsets_stay_exact_where_tf32_is_chosen(name, users_default):
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+    program = lowered(name, "cuda")
+    exact = [line for line in program.splitlines() if "HIGHEST" in line and PRODUCT.search(line)]
+    assert exact and inexact(program)  # the rest follows the choice
