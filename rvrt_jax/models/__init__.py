@@ -1,6 +1,7 @@
 """The networks, and `build`, which makes one from a name and its fields."""
 
 import dataclasses
+from typing import Any
 
 from flax import linen as nn
 
@@ -22,7 +23,7 @@ _IGNORED = ("img_size",)  # published configs carry it; the networks take any si
 _LINEN = ("parent", "name")
 
 
-def build(name: str, **fields) -> nn.Module:
+def build(name: str, **fields: Any) -> nn.Module:
     """Makes a network.
 
     name: a model ("rvrt") or a published size ("rvrt_sr"), whose fields `fields` override; lists

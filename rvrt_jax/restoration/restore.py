@@ -15,6 +15,7 @@ from jax import Array
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Network, Params
+from rvrt_jax.restoration.inputs import Frames, as_clip
 from rvrt_jax.restoration.plan import plan_tiles
 from rvrt_jax.restoration.runner import Device, Runner
 from rvrt_jax.restoration.segments import segments
@@ -30,7 +31,7 @@ LARGEST_FLOAT = 16.0
 def restore(
     model: Any,
     params: Params,
-    frames: Any,
+    frames: Frames,
     *,
     tile: Sequence[int] | str | None = None,
     overlap: Sequence[int] = (2, 20, 20),
@@ -42,7 +43,9 @@ def restore(
 ) -> np.ndarray:
     """Restores a clip of any height, width and length.
 
-    frames: [t, h, w, 3], uint8, uint16, or float in [0, 1]; RGB.
+    model, params: as `load` returns them.
+    frames: [t, h, w, 3], uint8, uint16, or float in [0, 1]; RGB. Or a list of such frames or of
+        image files, or the path of a video file, a folder of images or a pattern of them.
     tile: None for the whole clip at once, (frames, height, width) in input pixels with 0 for a
         whole axis, or "auto" for a tile that fits the free memory. overlap: what tiles share.
         For models with a window, frames is how many windows are computed at once, 0 for one.
@@ -59,17 +62,15 @@ def restore(
     exceed its overlap, and an option that the model has no use for or lacks.
     """
     settings = RestoreSettings(tile, overlap, sigma, border, ensemble)
-    frames = np.asarray(frames)
-    if frames.ndim != 4:
-        raise UserError(f"frames have shape {frames.shape}; give [t, h, w, 3].")
+    clip = as_clip(frames)
     if isinstance(tile, str):
         settings = settings.checked(model)
-        t, h, w, _ = frames.shape
+        t, h, w, _ = clip.shape
         plan = plan_tiles(model, params, (t, h, w), settings)
         _log.info("%s", plan)
         settings = dataclasses.replace(settings, tile=plan.tile)
     options = {"progress": progress, "diagnostics": diagnostics}
-    blocks = [np.asarray(b) for b in restored_blocks(model, params, [frames], settings, **options)]
+    blocks = [np.asarray(b) for b in restored_blocks(model, params, [clip], settings, **options)]
     return np.array(blocks[0]) if len(blocks) == 1 else np.concatenate(blocks)
 
 

@@ -61,7 +61,7 @@ def load(
     *,
     entry: str | None = None,
     step: int | None = None,
-    **fields,
+    **fields: Any,
 ) -> tuple[nn.Module, dict]:
     """Returns (model, params) from any checkpoint.
 
@@ -85,7 +85,7 @@ def load_described(
     *,
     entry: str | None = None,
     step: int | None = None,
-    **fields,
+    **fields: Any,
 ) -> Loaded:
     """Does what `load` does and also tells the licence and the source of the weights."""
     weight = None
@@ -116,20 +116,24 @@ def check_exists(path: str) -> None:
 
 
 def load_pth(
-    path: str | os.PathLike, name: str, *, entry: str | None = None, **fields
+    path: str | os.PathLike, name: str, *, entry: str | None = None, **fields: Any
 ) -> tuple[nn.Module, dict]:
-    """Returns (model, params) from a PyTorch `.pth` file, as `from_state_dict` does."""
+    """Returns (model, params) from a PyTorch `.pth` file, as `from_state_dict` does.
+
+    path: the file. name, fields: as for `build`. entry: as for `load`. Raises as `load` does.
+    """
     return load(path, name, entry=entry, **fields)
 
 
 def from_state_dict(
-    name: str, state_dict: Mapping[str, np.ndarray], **fields
+    name: str, state_dict: Mapping[str, np.ndarray], **fields: Any
 ) -> tuple[nn.Module, dict]:
     """Returns (model, params) from a PyTorch state dict as numpy arrays.
 
-    name, fields: as for `build`. Every key must be used and every parameter filled; buffers may
-    be there or not. EDVR's keys may be BasicSR's, the 2019 code's or mmagic's. Raises UserError
-    with every missing, unexpected and misshapen key, and the fields to change.
+    name, fields: as for `build`. state_dict: {key: array}; every key must be used and every
+    parameter filled; buffers may be there or not. EDVR's keys may be BasicSR's, the 2019 code's or
+    mmagic's. Raises UserError with every missing, unexpected and misshapen key, and the fields to
+    change.
     """
     model = models.build(name, **fields)
     try:
