@@ -16,10 +16,12 @@ import numpy as np
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import check_outputs, replacing
 from rvrt_jax.media import images
+from rvrt_jax.media.colour import HDR_CURVES
+from rvrt_jax.media.encoders import OUTPUT_SUFFIXES, choose_encoder
 from rvrt_jax.media.frame_source import DTYPES, FrameSource
 from rvrt_jax.media.image_folders import FolderWriter, ImageReader
 from rvrt_jax.media.video_reader import VideoReader
-from rvrt_jax.media.video_writer import OUTPUT_SUFFIXES, VideoWriter, choose_codec
+from rvrt_jax.media.video_writer import VideoWriter
 
 VIDEO_SUFFIXES = (
     *OUTPUT_SUFFIXES,
@@ -89,6 +91,7 @@ def open_writer(
     source: FrameSource | None = None,
     codec: str | None = None,
     crf: int = 15,
+    pix_fmt: str | None = None,
     overwrite: bool = False,
     within: Path | None = None,
 ) -> Iterator[FrameWriter]:
@@ -101,8 +104,9 @@ def open_writer(
     names: frame k becomes the stem of names[k] + ".png". None: the source's, or 00000000.png on.
     source: where the frames come from; a source video hands on all it has beside the picture (see
     `VideoWriter`).
-    codec: one of `video_writer.CODECS`; "ffv1" in .mkv is lossless. crf: quality of the lossy ones,
-    less is better.
+    codec: "h264", "hevc", "av1", "vp9", "prores" or "ffv1", which is lossless in .mkv; None: see
+    `encoders.choose_encoder`. crf: quality of the lossy ones, less is better. pix_fmt: FFmpeg's
+    name of the pixel format; None: one that keeps what the source has.
     overwrite: replaces an existing file, or a folder that holds PNG images and nothing else.
     within: a folder for the temporary files, as in `files.replacing`.
     Raises UserError for a target that exists, an unknown suffix, a video without fps, names that
@@ -120,7 +124,10 @@ def open_writer(
     with contextlib.ExitStack() as stack:
         if as_video:
             video = source if isinstance(source, VideoReader) else None
-            options = {"codec": choose_codec(target, codec=codec, bits=bits, crf=crf), "crf": crf}
+            encoder = choose_encoder(
+                target, codec=codec, bits=bits, crf=crf, width=width, hdr=_is_hdr(video)
+            )
+            options = {"codec": encoder, "crf": crf, "pix_fmt": pix_fmt}
             rate = _output_rate(path, fps, video)
             partial = stack.enter_context(replacing(target, within=within))
             writer = VideoWriter(partial, fps=rate, source=source, **frame, **options)
@@ -169,6 +176,10 @@ def parse_fps(fps: Fraction | float | str) -> Fraction:
     if rate <= 0:
         raise UserError(f"fps is {fps}; it must be above 0.")
     return rate
+
+
+def _is_hdr(video: VideoReader | None) -> bool:
+    return video is not None and (video.hdr is not None or video.colour.trc in HDR_CURVES)
 
 
 def _output_rate(

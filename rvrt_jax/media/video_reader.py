@@ -1,7 +1,7 @@
 """Reading video files through PyAV, frame by frame: upright RGB with the right colours.
 
-Conversion to RGB follows the file's colour tags; without a matrix tag, `assumed_matrix` says which.
-Transfer curves are not converted: HDR code values go through as they are.
+Conversion to RGB follows the file's colour tags; without one for the matrix, the size decides (see
+`colour`). Transfer curves are not converted: HDR code values go through as they are.
 """
 
 import array
@@ -10,7 +10,6 @@ import logging
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, cast
@@ -22,63 +21,27 @@ from av.container import InputContainer
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorTrc, Interpolation
 from av.video.stream import VideoStream
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.media import hdr
+from rvrt_jax.media.colour import (
+    ACCURATE,
+    HDR_CURVES,
+    MATRICES,
+    PIXEL_FORMATS,
+    RGB,
+    UNSPECIFIED,
+    Colour,
+    untagged_matrix,
+)
 from rvrt_jax.media.containers import Scan, main_stream, open_container, scan_packets
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.joins import PartClock
 
-# Numbers of the matrix tag (ITU-T H.273) and the names that PyAV gives them.
-RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6
-MATRICES = {
-    BT709: "ITU709",
-    4: "FCC",
-    5: "ITU601",
-    SMPTE170M: "SMPTE170M",
-    7: "SMPTE240M",
-    9: "BT2020",
-}
-# Without these flags the conversion is wrong by up to 3 of 255 levels even in flat areas.
-ACCURATE = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
-PIXEL_FORMATS = {8: "rgb24", 16: "rgb48le"}
 _WITH_ALPHA = {8: "rgba", 16: "rgba64le"}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Colour:
-    """Colour tags of a video, by their numbers in ITU-T H.273 (2: not tagged).
-
-    range: 1 limited, 2 full, 0 not tagged.
-    """
-
-    matrix: int
-    range: int
-    primaries: int
-    trc: int
-
-
-def assumed_matrix(height: int, width: int) -> int:
-    """Returns the matrix of a video without a tag: BT.709 from 720 lines or 1280 columns on.
-
-    Players do so too; FFmpeg alone would take BT.601 for everything.
-    """
-    return BT709 if height >= 720 or width >= 1280 else SMPTE170M
-
-
-def untagged_matrix(frame: VideoFrame) -> str | None:
-    """Returns PyAV's name of the matrix to assume for a frame; None if its own tag says which."""
-    if frame.colorspace != UNSPECIFIED or frame.format.is_rgb:
-        return None
-    return MATRICES[assumed_matrix(frame.height, frame.width)]
 
 
 class VideoReader(FrameSource):
@@ -90,6 +53,7 @@ class VideoReader(FrameSource):
     decoded: number of frames that there really are; None before all have been read once.
     offsets: what to add to the times of each part of a joined film, in seconds (see `joins`).
     is_excerpt: whether the file has more before or behind (see `excerpt`).
+    pixel_format: FFmpeg's name of the first frame's, which says depth and colour resolution.
     """
 
     is_excerpt = False
@@ -200,6 +164,7 @@ class VideoReader(FrameSource):
         self._rotation, self._orientation = frame.rotation, _orientation(frame, self.path)
         turned = self._orientation[0]
         self.height, self.width = self._coded_size[::-1] if turned else self._coded_size
+        self.pixel_format, self.hdr = frame.format.name, hdr.read(frame)
         self.bits = 16 if frame.format.components[0].bits > 8 else 8
         self.has_alpha = any(component.is_alpha for component in frame.format.components)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(1)
@@ -214,8 +179,8 @@ class VideoReader(FrameSource):
         self.start = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
         if frame.interlaced_frame:
             _log.warning("%s is interlaced: deinterlace it first for a good result.", self.path)
-        if frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
-            _log.warning("%s is HDR: code values are kept, mastering data is not.", self.path)
+        if frame.color_trc in HDR_CURVES:
+            _log.warning("%s is HDR: its code values go through as they are.", self.path)
 
     def _find_rate(self, stream: VideoStream, scan: Scan) -> None:
         """Sets fps, is_constant and clock."""

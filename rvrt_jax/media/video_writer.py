@@ -3,7 +3,6 @@
 import logging
 import os
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -14,108 +13,39 @@ import numpy as np
 from av.codec.context import Flags
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.media.frame_source import FrameSource, check_frame
-from rvrt_jax.media.other_streams import Companions
-from rvrt_jax.media.video_reader import (
+from rvrt_jax.media.colour import (
     ACCURATE,
     MATRICES,
     PIXEL_FORMATS,
     RGB,
-    Colour,
-    VideoReader,
-    assumed_matrix,
+    SRGB,
+    UNSPECIFIED,
+    output_colour,
 )
+from rvrt_jax.media.encoders import ENCODERS, choose_format
+from rvrt_jax.media.frame_source import FrameSource, check_frame
+from rvrt_jax.media.other_streams import Companions
+from rvrt_jax.media.video_reader import VideoReader
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Codec:
-    """What an encoder can do. formats: pixel format by bits (8, 16), for even sizes; odd_formats:
-    for an odd height or width, where those differ. keeps_shape: writes the pixels' shape itself, so
-    that it survives in containers where PyAV cannot set it (all but MP4 and MOV). min_width: below
-    it the encoder is not safe.
-    """
-
-    suffixes: tuple[str, ...]
-    formats: dict[int, str]
-    odd_formats: dict[int, str]
-    options: dict[str, str]
-    max_crf: int | None
-    keeps_shape: bool
-    min_width: int = 1
-
-
-# 4:2:0 halves height and width, and x264 and x265 refuse odd ones: those become 4:4:4.
-_YUV420 = {8: "yuv420p", 16: "yuv420p10le"}
-_YUV444 = {8: "yuv444p", 16: "yuv444p10le"}
-_RGB = {8: "bgr0", 16: "gbrp16le"}
-_YUV422 = {8: "yuv422p10le", 16: "yuv422p10le"}
-_X265_OPTIONS = {"preset": "medium", "x265-params": "log-level=error"}
-_VP9_OPTIONS = {"b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
-
-CODECS = {
-    "libx264": Codec(
-        (".mp4", ".mkv", ".mov", ".avi"), _YUV420, _YUV444, {"preset": "medium"}, 51, True
-    ),
-    # Between 33 and 48 pixels of width x265 4.2 writes past its buffers and takes the process down.
-    "libx265": Codec((".mp4", ".mkv", ".mov"), _YUV420, _YUV444, _X265_OPTIONS, 51, True, 64),
-    "libvpx-vp9": Codec(
-        (".webm", ".mkv", ".mp4"), {8: "yuv420p"}, {8: "yuv420p"}, _VP9_OPTIONS, 63, False
-    ),
-    "libsvtav1": Codec((".webm", ".mkv", ".mp4"), _YUV420, _YUV420, {"preset": "5"}, 63, False),
-    "prores_ks": Codec((".mov", ".mkv"), _YUV422, _YUV422, {"profile": "hq"}, None, False),
-    "ffv1": Codec((".mkv", ".avi"), _RGB, _RGB, {"level": "3", "slicecrc": "1"}, None, False),
-}
-OUTPUT_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
-
-
-def choose_codec(path: Path, *, codec: str | None, bits: int, crf: int) -> str:
-    """Returns the encoder for a file; None stands for H.264, and in WebM for VP9 (8 bits) or AV1.
-
-    Raises UserError for a suffix, encoder, depth or crf that is unknown or does not fit the others.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in OUTPUT_SUFFIXES:
-        raise UserError(
-            f"{path}: cannot write {suffix} files. Use one of {' '.join(OUTPUT_SUFFIXES)}, or for "
-            "a folder of PNG images a name without suffix (or with / at its end)."
-        )
-    if codec is None:
-        codec = ("libvpx-vp9" if bits == 8 else "libsvtav1") if suffix == ".webm" else "libx264"
-    if codec not in CODECS:
-        raise UserError(f"codec {codec!r} is unknown. Use one of {', '.join(CODECS)}.")
-    known = CODECS[codec]
-    if suffix not in known.suffixes:
-        raise UserError(f"{path}: {codec} video goes into {' '.join(known.suffixes)} files.")
-    if bits not in known.formats:
-        raise UserError(f"{codec} cannot write {bits}-bit frames. Use libsvtav1 or libx265.")
-    if known.max_crf is not None and not 0 <= crf <= known.max_crf:
-        raise UserError(f"crf is {crf}; {codec} takes 0 (best) to {known.max_crf}.")
-    try:
-        av.Codec(codec, "w")
-    except av.error.FFmpegError as error:
-        raise UserError(
-            f"this build of FFmpeg has no encoder {codec}. Install the av wheel of PyPI, or use "
-            f"one of {', '.join(CODECS)}."
-        ) from error
-    return codec
 
 
 class VideoWriter:
     """Encodes frames, [height, width, 3] RGB, uint8 (bits = 8) or uint16 (bits = 16), into a file.
 
     Frames keep their exact size: an odd height or width makes H.264 and H.265 use 4:4:4, which some
-    hardware players cannot show. bits = 16 is stored in 10 bits, by ffv1 in 16.
+    hardware players cannot show. The pixel format is one that keeps the depth, the colour
+    resolution and RGB of a source video, if the encoder has one (`encoders.choose_format`); of
+    images 4:2:0. bits = 16 is stored in 10 bits or as many as the source has, by ffv1 in 16.
 
     With a source video: its time stamps (frame k of the output gets the time of its frame k),
-    colour tags, pixel shape, audio, subtitles, attachments, chapters and tags are taken over. The
-    source's frames come upright, so that the output carries no rotation tag. If fewer frames than
-    the source has are written, audio and subtitles end with the last frame.
+    colour tags, HDR10 metadata, pixel shape, audio, subtitles, attachments, chapters and tags are
+    taken over. The source's frames come upright, so that the output carries no rotation tag. If
+    fewer frames than the source has are written, audio and subtitles end with the last frame.
     dropped: what the container could not take; each is also logged as a warning.
     Without a source: constant rate fps, colours tagged as sRGB pictures are in video (BT.709
     primaries and transfer; the matrix by size).
@@ -131,6 +61,7 @@ class VideoWriter:
         bits: int,
         codec: str,
         crf: int,
+        pix_fmt: str | None,
         source: FrameSource | None,
     ) -> None:
         video = source if isinstance(source, VideoReader) else None
@@ -139,10 +70,11 @@ class VideoWriter:
                 f"{video.path} has a variable frame rate, which AVI cannot hold. "
                 "Write .mkv or .mp4."
             )
-        if width < CODECS[codec].min_width:
+        least = ENCODERS[codec].min_width
+        if width < least:
             raise UserError(
-                f"the frames are {width} pixels wide; {codec} writes {CODECS[codec].min_width} and "
-                "more. Use libx264, or libsvtav1 for more than 8 bits."
+                f"the frames are {width} pixels wide; {codec} writes {least} and more. Use h264 or "
+                "av1."
             )
         self.count = 0
         self.dropped = ["transparency"] if source is not None and source.has_alpha else []
@@ -152,8 +84,7 @@ class VideoWriter:
         self._open_files = ExitStack()
         try:
             self._output = self._open_files.enter_context(av.open(str(path), "w"))
-            picture = self._add_picture(path.suffix.lower(), codec, crf, fps)
-            self._stream, self._colour = picture
+            self._stream = self._add_picture(path.suffix.lower(), codec, crf, fps, pix_fmt)
             if video:
                 self._companions = self._open_files.enter_context(
                     Companions(video, self._output, self.dropped)
@@ -179,6 +110,8 @@ class VideoWriter:
             dst_color_range=self._colour.range,
             interpolation=ACCURATE,
         )
+        # ProRes takes these from the frames.
+        picture.color_primaries, picture.color_trc = self._colour.primaries, self._colour.trc
         timing = self._source.timing(self.count) if self._source else (self.count, 1)
         picture.pts, picture.duration = timing
         picture.time_base = self._clock
@@ -209,22 +142,23 @@ class VideoWriter:
             self._open_files.close()
 
     def _add_picture(
-        self, suffix: str, codec: str, crf: int, fps: Fraction
-    ) -> tuple[VideoStream, Colour]:
-        known = CODECS[codec]
+        self, suffix: str, codec: str, crf: int, fps: Fraction, pix_fmt: str | None
+    ) -> VideoStream:
+        known, source = ENCODERS[codec], self._source
         height, width, _ = self._shape
-        options = dict(known.options)
-        if known.max_crf is not None:
-            options["crf"] = str(crf)
-        if codec == "libx264" and suffix == ".avi":
-            options["bf"] = "0"  # AVI cannot say in which order frames are shown
         if codec == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # only errors; it prints its settings otherwise
-        stream = self._output.add_stream(codec, rate=fps, options=options)
+        stream = self._output.add_stream(codec, rate=fps, options=self._options(suffix, codec, crf))
         assert isinstance(stream, VideoStream)
-        odd = height % 2 or width % 2
         stream.height, stream.width = height, width
-        stream.pix_fmt = (known.odd_formats if odd else known.formats)[self._bits]
+        stream.pix_fmt, lost = choose_format(
+            codec,
+            size=(height, width),
+            bits=self._bits,
+            source=source.pixel_format if source else None,
+            wanted=pix_fmt,
+        )
+        self.dropped += lost
         context = stream.codec_context
         context.time_base = self._clock
         if codec == "libx264":
@@ -233,14 +167,36 @@ class VideoWriter:
         context.flags |= Flags.frame_duration  # else the last frame gets a mean duration
         if codec == "libx265" and suffix in (".mp4", ".mov"):
             context.codec_tag = "hvc1"  # Apple's players show no other
-        shape = self._source.sample_aspect_ratio if self._source else Fraction(1)
+        shape = source.sample_aspect_ratio if source else Fraction(1)
         context.sample_aspect_ratio = shape
         if shape != 1 and not known.keeps_shape and suffix not in (".mp4", ".mov"):
             self.dropped.append(f"the pixel shape {shape.numerator}:{shape.denominator} ({codec})")
-        colour = _output_colour(self._source, height, width, rgb=known.formats is _RGB)
+        rgb, given = stream.format.is_rgb, source.colour if source else SRGB
+        full = known.full_range and given.matrix != RGB and given.range == ColorRange.JPEG
+        self._colour = colour = output_colour(given, height, width, rgb=rgb, full=full or rgb)
+        if codec == "ffv1" and suffix == ".avi" and source and given.trc != UNSPECIFIED:
+            self.dropped.append("colour tags (ffv1 in .avi)")
         context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = colour.primaries, colour.trc
-        return stream, colour
+        return stream
+
+    def _options(self, suffix: str, codec: str, crf: int) -> dict[str, str]:
+        """Returns the options of the encoder; notes what it cannot take of HDR metadata."""
+        known = ENCODERS[codec]
+        options = dict(known.options)
+        if known.max_crf is not None:
+            options["crf"] = str(crf)
+        if codec == "libx264" and suffix == ".avi":
+            options["bf"] = "0"  # AVI cannot say in which order frames are shown
+        hdr = self._source.hdr if self._source else None
+        if hdr is not None:
+            self.dropped += hdr.dynamic
+            if hdr.static and known.hdr is None:
+                self.dropped.append(f"HDR10 metadata ({codec})")
+            elif hdr.static and known.hdr is not None:
+                name, value = hdr.encoder_options(known.hdr)
+                options[name] = ":".join(filter(None, [options.get(name), value]))
+        return options
 
     def _mux(self, packets: list[Packet]) -> None:
         for packet in packets:
@@ -249,14 +205,3 @@ class VideoWriter:
             if self._companions and packet.dts is not None:
                 self._companions.copy_until(packet.dts * packet.time_base)
             self._output.mux(packet)
-
-
-def _output_colour(source: VideoReader | None, height: int, width: int, *, rgb: bool) -> Colour:
-    """Returns the tags to write: the source's; what they leave open is decided by the size."""
-    given = source.colour if source else Colour(RGB, 0, ColorPrimaries.BT709, ColorTrc.BT709)
-    if rgb:
-        return Colour(RGB, ColorRange.JPEG, given.primaries, given.trc)
-    matrix = given.matrix if given.matrix in MATRICES else assumed_matrix(height, width)
-    full = given.matrix != RGB and given.range == ColorRange.JPEG
-    range_ = ColorRange.JPEG if full else ColorRange.MPEG
-    return Colour(matrix, range_, given.primaries, given.trc)

@@ -162,7 +162,7 @@ def test_opacity_of_a_film_is_kept_in_png(tmp_path, caplog):
         image = cv2.imread(str(tmp_path / f"out/0000000{k}.png"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(image[..., [2, 1, 0]], smooth(2)[k])
         np.testing.assert_array_equal(image[..., 3:], ramp[k])
-    assert restored(path, tmp_path / "out.mp4", scale=1).dropped == ["transparency"]
+    assert "transparency" in restored(path, tmp_path / "out.mp4", scale=1).dropped
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from rvrt_jax import files
 from rvrt_jax.data.clips import ASSETS
 from rvrt_jax.data.prepare.packages import read_members
 from rvrt_jax.errors import UserError
-from rvrt_jax.media.video_reader import untagged_matrix
+from rvrt_jax.media.colour import untagged_matrix
 
 LISTING = ASSETS / "real_files.json"
 MANIFEST = "manifest.json"
