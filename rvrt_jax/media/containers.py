@@ -27,7 +27,12 @@ from av.video.stream import VideoStream
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.joins import find_parts
 
-_NOT_VIDEO_FORMATS = ("tty", "image2")  # FFmpeg plays text files, and pictures as one frame
+_NOT_VIDEO_FORMATS = (
+    # FFmpeg plays text files, art made of characters (which it sees in any bytes), pictures, ...
+    *("tty", "bin", "xbin", "adf", "idf", "ico", "image2"),
+    # ... and lists of other files, which nobody would then know to be inputs.
+    *("concat", "hls", "dash", "imf"),
+)
 _LONGEST_TAIL = 1000  # packets kept to try out the end of a file; a few key frame intervals
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 # Only these count as missing: some writers leave padding behind the last box that is none.
@@ -77,6 +82,18 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         yield container
 
 
+def holds_video(path: Path) -> bool:
+    """Tells by its content whether a file is a video."""
+    try:
+        with open_container(path) as container:
+            main_stream(container, path)
+            # FFmpeg finds pictures of this kind inside other files too, such as PDF.
+            loose = container.format.name == "mjpeg"
+    except UserError:
+        return False
+    return not loose or path.read_bytes()[:2] == b"\xff\xd8"
+
+
 def main_stream(container: InputContainer, path: Path) -> VideoStream:
     """Returns the first video stream but cover pictures; raises UserError if there is none."""
     for stream in container.streams.video:
@@ -93,24 +110,10 @@ def scan_packets(path: Path) -> Scan:
     Where the container does not declare its size, the packets from the last key frame on are
     decoded: a file that was cut anywhere ends in a broken frame.
     """
-    stamps, dts, durations = array.array("q"), array.array("q"), array.array("q")
     tail, piece = collections.deque(maxlen=_LONGEST_TAIL), None
-    count, stamped = 0, True
-
-    def take(packet: Packet) -> None:
-        nonlocal count, stamped
-        count += 1
-        stamp = packet.dts if in_avi else packet.pts
-        if stamp is None:
-            stamped = False
-            return
-        stamps.append(stamp)
-        dts.append(stamp if packet.dts is None else packet.dts)
-        durations.append(packet.duration or 0)
-
     with open_container(path) as container:
         stream = main_stream(container, path)
-        in_avi = container.format.name == "avi"  # which has no times to show
+        times = _Times(container)
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
@@ -118,31 +121,53 @@ def scan_packets(path: Path) -> Scan:
                 tail.clear()
             tail.append(packet)
             if piece is not None:  # it is not the end that is missing
-                take(piece)
+                times.take(piece)
             piece = packet if packet.is_corrupt else None
             if piece is None and not packet.is_discard:  # which lies before an edited film's start
-                take(packet)
-        times, offsets = _in_one_piece(container, stamps, dts, durations)
-        reordered = bool(np.any(np.diff(times) < 0))
-        stored_order = in_avi or (not reordered and stream.codec_context.has_b_frames)
+                times.take(packet)
         missing = missing_bytes(path)
         complete = missing == 0 or (missing is None and piece is None and _decodes(tail))
+        return times.scan(stream, complete=complete)
+
+
+class _Times:
+    """Takes the times of packets, and finds out when frames are shown."""
+
+    def __init__(self, container: InputContainer) -> None:
+        self._avi = container.format.name == "avi"  # which has no times to show
+        self._flags = container.format.flags
+        self._count, self._stamped = 0, True
+        self._stamps, self._dts, self._durations = (array.array("q") for _ in range(3))
+
+    def take(self, packet: Packet) -> None:
+        self._count += 1
+        stamp = packet.dts if self._avi else packet.pts
+        if stamp is None:
+            self._stamped = False
+            return
+        self._stamps.append(stamp)
+        self._dts.append(stamp if packet.dts is None else packet.dts)
+        self._durations.append(packet.duration or 0)
+
+    def scan(self, stream: VideoStream, *, complete: bool) -> Scan:
+        times, dts, durations = (
+            np.array(x, np.int64) for x in (self._stamps, self._dts, self._durations)
+        )
+        offsets, stored_order = [0], self._avi
+        if self._flags & Flags.no_timestamps.value and len(np.unique(durations)) == 1:
+            # Raw streams: what FFmpeg makes up is wrong where frames are reordered.
+            times, stored_order = np.arange(len(times)) * durations[0], True
+        elif self._flags & Flags.ts_discont.value:
+            part, offsets = find_parts(dts, durations)
+            # Where a clock runs over, times to show do so before times to decode.
+            part = np.minimum(part + (times < dts), len(offsets) - 1)
+            times = times + np.array(offsets)[part]
+        reordered = bool(np.any(np.diff(times) < 0))
+        stored_order = stored_order or (not reordered and stream.codec_context.has_b_frames)
         assert stream.time_base is not None
         seconds = tuple(offset * stream.time_base for offset in offsets)
-    return Scan(count, np.sort(times) if stamped else None, stored_order, complete, seconds)
-
-
-def _in_one_piece(
-    container: InputContainer, stamps: array.array, dts: array.array, durations: array.array
-) -> tuple[np.ndarray, list[int]]:
-    """Returns the times to show, rising through all parts of a joined film, and the offsets."""
-    times, order = np.array(stamps, np.int64), np.array(dts, np.int64)
-    if not container.format.flags & Flags.ts_discont.value:
-        return times, [0]
-    part, offsets = find_parts(order, np.array(durations, np.int64))
-    # Where a clock runs over, times to show do so before times to decode.
-    part = np.minimum(part + (times < order), len(offsets) - 1)
-    return times + np.array(offsets)[part], offsets
+        stamps = np.sort(times) if self._stamped else None
+        return Scan(self._count, stamps, bool(stored_order), complete, seconds)
 
 
 def missing_bytes(path: Path) -> int | None:

@@ -48,7 +48,7 @@ class VideoExcerpt(VideoReader):
 
     def __init__(self, whole: VideoReader, start: str | None, frames: int | None) -> None:
         """Decodes what comes before the start. Arguments as `excerpt`'s."""
-        self.__dict__ |= whole.__dict__
+        vars(self).update(vars(whole))
         self.is_excerpt = True
         self._first = self._find_first(start)
         before = whole.timing(self._first)[0]

@@ -17,6 +17,7 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.files import check_outputs, replacing
 from rvrt_jax.media import images
 from rvrt_jax.media.colour import HDR_CURVES
+from rvrt_jax.media.containers import holds_video
 from rvrt_jax.media.encoders import OUTPUT_SUFFIXES, choose_encoder
 from rvrt_jax.media.frame_source import DTYPES, FrameSource
 from rvrt_jax.media.image_folders import FolderWriter, ImageReader
@@ -49,8 +50,14 @@ class FrameWriter(Protocol):
 
 
 def is_video(path: str | os.PathLike) -> bool:
-    """Tells by its suffix whether a path names a video file; it need not exist."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES and not Path(path).is_dir()
+    """Tells whether a path names a video file: by its suffix, or else by its content.
+
+    It need not exist.
+    """
+    path = Path(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return not path.is_dir()
+    return path.is_file() and not images.is_image(path) and holds_video(path)
 
 
 def open_frames(

@@ -39,11 +39,14 @@ def make(
     time_base=None,
     rotation=None,
     options=None,
+    container=None,
     container_options=None,
     **context,
 ):
     """Encodes frames as they are; `context` are attributes of the codec context."""
-    with av.open(str(path), "w", container_options=container_options or {}) as out:
+    with av.open(
+        str(path), "w", format=container, container_options=container_options or {}
+    ) as out:
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = np.asarray(frames[0]).shape[:2]
         stream.pix_fmt = pix_fmt

@@ -11,7 +11,7 @@ import pytest
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
-from rvrt_jax.media.frames import is_video, open_frames, open_writer, parse_fps, to_float, to_uint
+from rvrt_jax.media.frames import open_frames, open_writer, parse_fps, to_float, to_uint
 from rvrt_jax.media.image_folders import natural_key
 
 HEIGHT, WIDTH = 13, 19  # odd, and different
@@ -361,10 +361,3 @@ def test_parse_fps():
     for bad in ("x", "1/0", "-5", "nan"):
         with pytest.raises(UserError, match="fps"):
             parse_fps(bad)
-
-
-def test_is_video(tmp_path):
-    assert is_video("a/b.MP4") and is_video("x.webm") and is_video("old.mpg")
-    assert not is_video("a/b.png") and not is_video("folder") and not is_video("a.mp4/b")
-    (tmp_path / "folder.mp4").mkdir()
-    assert not is_video(tmp_path / "folder.mp4")
