@@ -65,20 +65,24 @@ def open_frames(
     *,
     fps: Fraction | float | str | None = None,
     damaged: Literal["error", "skip"] = "error",
+    deinterlace: bool = False,
 ) -> FrameSource:
     """Opens a folder of images, one image, a pattern of images, or a video file.
 
     fps: the rate of images, such as 25 or "24000/1001". A video has its own.
     damaged: what to do with a video that is cut short or broken: "skip" leaves out what cannot be
     decoded. Images must always be whole.
+    deinterlace: makes whole pictures of the frames that a video calls interlaced.
     Raises UserError if there is nothing to read, a file is of the wrong kind or truncated, images
     differ in size or depth, or fps is given for a video. See `ImageReader` and `VideoReader`.
     """
     path = os.fspath(path)
     rate = None if fps is None else parse_fps(fps)
     if not os.path.isfile(path) or images.is_image(Path(path)):
+        if deinterlace:
+            raise UserError(f"{path}: images are not interlaced. Leave deinterlace out.")
         return ImageReader(path, fps=rate)
-    reader = VideoReader(Path(path), damaged=damaged)
+    reader = VideoReader(Path(path), damaged=damaged, deinterlace=deinterlace)
     if rate is not None:
         raise UserError(
             f"{path} has its own frame rate ({reader.fps}); fps is for images. Leave it out."

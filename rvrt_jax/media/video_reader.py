@@ -36,10 +36,13 @@ from rvrt_jax.media.colour import (
     untagged_matrix,
 )
 from rvrt_jax.media.containers import Scan, main_stream, open_container, scan_packets
+from rvrt_jax.media.deinterlace import deinterlaced
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.joins import PartClock
 
 _WITH_ALPHA = {8: "rgba", 16: "rgba64le"}
+
+_LOOKED_AT = 5  # frames, to find interlaced ones: of a telecined film 2 in 5 are
 
 _log = logging.getLogger(__name__)
 
@@ -58,16 +61,24 @@ class VideoReader(FrameSource):
 
     is_excerpt = False
 
-    def __init__(self, path: Path, *, damaged: Literal["error", "skip"] = "error") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        damaged: Literal["error", "skip"] = "error",
+        deinterlace: bool = False,
+    ) -> None:
         """Reads through the file once, without decoding it.
 
         Raises UserError for what is no video and, unless damaged is "skip", for one cut short.
         damaged: "skip" leaves out the frames that cannot be decoded; the others keep their times.
+        deinterlace: makes whole pictures of frames that the file calls interlaced.
         """
         if damaged not in ("error", "skip"):
             raise ValueError(f"damaged is {damaged!r}; give 'error' or 'skip'.")
         self.path, self.files, self.names = path, [path], None
-        self._skip = damaged == "skip"
+        self._coded_size: tuple[int, int] | None = None  # of the first frame, as stored
+        self._skip, self._deinterlace = damaged == "skip", deinterlace
         scan = scan_packets(path)
         if not scan.complete and not self._skip:
             raise UserError(
@@ -76,10 +87,13 @@ class VideoReader(FrameSource):
             )
         with open_container(path) as container:
             stream = main_stream(container, path)
-            frame = next((f for _, f in self._decode(container, stream)), None)
+            frames = itertools.islice(self._decode(container, stream), _LOOKED_AT)
+            frame = next((f for _, f in frames), None)
             if frame is None:
                 raise UserError(f"{path} has no frame that can be decoded. Copy it again.")
             self._describe(container, stream, frame)
+            if frame.interlaced_frame or any(other.interlaced_frame for _, other in frames):
+                self._note_interlaced()
             self._find_rate(stream, scan)
         self.length = scan.count
         self.offsets = scan.offsets
@@ -99,7 +113,7 @@ class VideoReader(FrameSource):
         with open_container(self.path) as container:
             stream = main_stream(container, self.path)
             clock = PartClock(self.offsets, self._time_base)
-            for index, frame in self._decode(container, stream):
+            for index, frame in self._pictures(container, stream):
                 if frame.pts is not None:
                     frame.pts += clock.offset(frame.pts, frame.duration)
                 if index == len(self._stamps):
@@ -111,7 +125,7 @@ class VideoReader(FrameSource):
 
     def alphas(self) -> Iterator[np.ndarray]:
         with open_container(self.path) as container:
-            for index, frame in self._decode(container, main_stream(container, self.path)):
+            for index, frame in self._pictures(container, main_stream(container, self.path)):
                 yield self._upright(frame, index, _WITH_ALPHA[self.bits])[..., 3]
 
     def read_range(self, start: int, stop: int) -> Iterator[np.ndarray]:
@@ -160,10 +174,10 @@ class VideoReader(FrameSource):
 
     def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> None:
         """Takes size, depth and tags from the first frame; they must hold for all."""
-        self._coded_size = (frame.height, frame.width)
         self._rotation, self._orientation = frame.rotation, _orientation(frame, self.path)
         turned = self._orientation[0]
-        self.height, self.width = self._coded_size[::-1] if turned else self._coded_size
+        size = frame.height, frame.width
+        self.height, self.width = size[::-1] if turned else size
         self.pixel_format, self.hdr = frame.format.name, hdr.read(frame)
         self.bits = 16 if frame.format.components[0].bits > 8 else 8
         self.has_alpha = any(component.is_alpha for component in frame.format.components)
@@ -177,10 +191,16 @@ class VideoReader(FrameSource):
             )
         self.colour = Colour(matrix, frame.color_range, frame.color_primaries, frame.color_trc)
         self.start = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
-        if frame.interlaced_frame:
-            _log.warning("%s is interlaced: deinterlace it first for a good result.", self.path)
         if frame.color_trc in HDR_CURVES:
             _log.warning("%s is HDR: its code values go through as they are.", self.path)
+
+    def _note_interlaced(self) -> None:
+        if not self._deinterlace:
+            _log.warning(
+                "%s is interlaced: moving edges will stay combed unless it is deinterlaced "
+                "(deinterlace=True, --deinterlace).",
+                self.path,
+            )
 
     def _find_rate(self, stream: VideoStream, scan: Scan) -> None:
         """Sets fps, is_constant and clock."""
@@ -197,7 +217,8 @@ class VideoReader(FrameSource):
         # Times by which a frame can be found; two frames of one time could not be told apart.
         self._index = None
         joined = len(scan.offsets) > 1
-        if scan.stamps is not None and not (scan.stored_order or joined or self._skip):
+        unsuited = scan.stored_order or joined or self._skip or self._deinterlace
+        if scan.stamps is not None and not unsuited:
             self._index = scan.stamps if np.all(np.diff(scan.stamps) > 0) else None
         if self.is_constant and scan.stamps is not None:
             # The first frame must fall on a multiple of clock, and nothing else before 0.
@@ -214,6 +235,13 @@ class VideoReader(FrameSource):
         if stamp is None:
             return earliest
         return max(earliest, round((stamp * self._time_base - self.start) / self.clock))
+
+    def _pictures(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Yields (index, frame), deinterlaced if that is wanted."""
+        frames = self._decode(container, stream)
+        return deinterlaced(frames, stream) if self._deinterlace else frames
 
     def _decode(
         self, container: InputContainer, stream: VideoStream
@@ -240,8 +268,19 @@ class VideoReader(FrameSource):
                         "%s: a frame after frame %d is damaged; skipped.", self.path, index
                     )
                     continue
+                self._check_size(frame, index)
                 yield index, frame
                 index += 1
+
+    def _check_size(self, frame: VideoFrame, index: int) -> None:
+        if self._coded_size is None:
+            self._coded_size = (frame.height, frame.width)
+        if (frame.height, frame.width) != self._coded_size:
+            (h, w), (new_h, new_w) = self._coded_size, (frame.height, frame.width)
+            raise UserError(
+                f"{self.path} changes its size from {w}x{h} to {new_w}x{new_h} at frame {index}. "
+                "Cut it there and work on the parts."
+            )
 
     def _damage(self, index: int) -> UserError:
         return UserError(
@@ -252,12 +291,6 @@ class VideoReader(FrameSource):
 
     def _upright(self, frame: VideoFrame, index: int, pixel_format: str) -> np.ndarray:
         """Returns frame number `index` in R, G, B (, A) order, [height, width, 3 or 4]."""
-        if (frame.height, frame.width) != self._coded_size:
-            (h, w), (new_h, new_w) = self._coded_size, (frame.height, frame.width)
-            raise UserError(
-                f"{self.path} changes its size from {w}x{h} to {new_w}x{new_h} at frame {index}. "
-                "Cut it there and work on the parts."
-            )
         rgb = frame.reformat(
             format=pixel_format,
             src_colorspace=untagged_matrix(frame),

@@ -104,7 +104,8 @@ class VideoWriter:
     def write(self, frame: np.ndarray) -> None:
         """Encodes the next frame; raises ValueError if it has another shape or dtype."""
         check_frame(frame, self.count, shape=self._shape, bits=self._bits)
-        picture = VideoFrame.from_ndarray(frame, format=PIXEL_FORMATS[self._bits]).reformat(
+        pixels = np.ascontiguousarray(frame)  # which is not copied once more
+        picture = VideoFrame.from_numpy_buffer(pixels, format=PIXEL_FORMATS[self._bits]).reformat(
             format=self._stream.pix_fmt,
             dst_colorspace=None if self._colour.matrix == RGB else MATRICES[self._colour.matrix],
             dst_color_range=self._colour.range,

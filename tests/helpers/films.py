@@ -75,9 +75,18 @@ def h264(path, frames, **options):
     return make(path, frames, codec="libx264", pix_fmt="yuv444p", options={"qp": "1"}, **options)
 
 
-def copy(source, target, *, transform=lambda frame: frame, count=None, scale=1, **options):
+def copy(
+    source,
+    target,
+    *,
+    transform=lambda frame: frame,
+    count=None,
+    scale=1,
+    deinterlace=False,
+    **options,
+):
     """Passes a clip through reader and writer; returns the writer."""
-    with open_frames(source) as reader:
+    with open_frames(source, deinterlace=deinterlace) as reader:
         size = {"height": reader.height * scale, "width": reader.width * scale}
         fixed = {"fps": reader.fps, "bits": reader.bits, "source": reader}
         with open_writer(target, **size, **fixed, **options) as writer:
