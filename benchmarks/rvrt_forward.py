@@ -23,6 +23,7 @@ import measure
 import numpy as np
 
 from rvrt_jax.models import build
+from rvrt_jax.models.contract import in_channels
 
 PARTS = (  # the first that fits; XLA fuses an input convolution with the norm behind it
     ("alignment: offsets", "offset_conv"),
@@ -75,7 +76,7 @@ def measure_one(
     t, h, w = map(int, clip.split("x"))
     network = build(model, **fields)
     video = jnp.asarray(
-        np.random.default_rng(0).random((1, t, h, w, network.in_channels), np.float32)
+        np.random.default_rng(0).random((1, t, h, w, in_channels(network)), np.float32)
     )
     # Made-up weights: speed and memory do not depend on them, and compiling `init` takes longer
     # than everything else here.

@@ -43,11 +43,7 @@ def recipe(
 def model(name: str, **fields: Any) -> ConfigDict:
     """Returns every field of a model or published size, with `fields` in place of its own."""
     network = models.build(name, **fields)
-    values = {
-        field.name: getattr(network, field.name)
-        for field in dataclasses.fields(network)
-        if field.name not in ("parent", "name")
-    }
+    values = models.fields(network)
     return ConfigDict({"name": name, **values, "dtype": np.dtype(network.dtype).name})
 
 

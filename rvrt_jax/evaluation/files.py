@@ -97,8 +97,6 @@ def model_fields(config: Any, *, dtype: str | None) -> tuple[str | None, dict]:
     fields = {} if config is None else config.model.to_dict()
     if dtype is not None:
         fields["dtype"] = dtype
-    if "dtype" in fields:
-        fields["dtype"] = jnp.dtype(fields["dtype"])
     return fields.pop("name", None), fields
 
 

@@ -1,8 +1,8 @@
 """BasicVSR: bidirectional recurrent video super-resolution, x4.
 
 Source: Chan et al., "BasicVSR: The Search for Essential Components in Video Super-Resolution and
-Beyond", CVPR 2021, arXiv 2012.02181. One trunk walks back in time and one forth; each warps its
-state to the next frame by optical flow. Features are [b, h, w, c]; flow is (dx, dy) in pixels.
+Beyond", CVPR 2021, arXiv 2012.02181. One trunk goes backward in time and one forward; each warps
+its state to the next frame by optical flow. Features are [b, h, w, c]; flow is (dx, dy) in pixels.
 """
 
 import functools
@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.models import memory
 from rvrt_jax.models.contract import ParameterGroup, Size
 from rvrt_jax.models.layers import (
     Conv,
@@ -24,7 +25,6 @@ from rvrt_jax.models.layers import (
     remat_choice,
     scan,
 )
-from rvrt_jax.models.memory import clip_memory
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.ops.resize import pixel_shuffle, resize_bilinear
 from rvrt_jax.ops.sample import warp
@@ -85,18 +85,26 @@ class BasicVSR(nn.Module):
     time_multiple = 1  # what the numbers of frames, lines and columns must be multiples of: any
     size_multiple = 1
     pad_multiple = 1
-    in_channels = 3
     window = None  # as many frames out as in
-
+    centre = 0
+    border = None
     takes_noise_level = False
+    compute_fields = ("remat", "remat_policy", "dtype")
 
-    def working_memory(self, call: Size) -> int:
-        """Estimates the bytes that one call takes (`Network.working_memory`)."""
-        return clip_memory(call, scale=self.scale, channels=self.num_feat)
-
+    @nn.nowrap
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns the parts that recipes can treat apart."""
         return (ParameterGroup("flow", "spynet"),)
+
+    @nn.nowrap
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that a clip of (frames, height, width) takes."""
+        return memory.of_clip(self, call, self.num_feat)
+
+    @nn.nowrap
+    def example_size(self) -> Size:
+        """Returns one frame of one pixel."""
+        return 1, 1, 1
 
     def setup(self):
         conv = functools.partial(Conv, dtype=self.dtype)

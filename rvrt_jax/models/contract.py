@@ -7,7 +7,7 @@ modules, and fit structurally: none inherits from these classes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeGuard
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard
 
 from jax import Array
 
@@ -30,6 +30,8 @@ class ParameterGroup:
 class Network(Protocol):
     """A network as `models.build` makes it, float [b, t, h, w, c] in [0, 1] in, RGB out.
 
+    A dataclass: its fields are what recipes and checkpoints say of it (`models.fields`).
+
     scale: output size over input size.
     time_multiple, size_multiple: what the number of frames, and height and width, must be
         multiples of.
@@ -44,6 +46,7 @@ class Network(Protocol):
         parameters fit whatever their values.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     dtype: Any
 
     @property

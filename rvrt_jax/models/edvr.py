@@ -15,10 +15,11 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.models import memory
 from rvrt_jax.models.contract import ParameterGroup, Size
 from rvrt_jax.models.layers import Conv, Dtype, ResidualBlock, leaky_relu, map_scan
-from rvrt_jax.models.memory import clip_memory, window_memory
-from rvrt_jax.models.pcd import PcdAlign, Pyramid, concatenate, enlarge
+from rvrt_jax.models.pcd import PcdAlign, Pyramid, enlarge
+from rvrt_jax.models.tsa import TsaFusion
 from rvrt_jax.ops.deform_conv import DEFORM_CONV
 from rvrt_jax.ops.resize import pixel_shuffle
 
@@ -35,18 +36,6 @@ VARIANTS = {
     "edvr_l_deblurcomp": _DEBLUR,
     "edvr_stage2": _DEBLUR | {"num_reconstruct_block": 20},
     "edvr_sr_stage2": _LARGE | {"hr_in": True, "num_reconstruct_block": 20},
-}
-PARAMETERS = {
-    "edvr_m": 3_300_131,
-    "edvr_m_wotsa": 2_996_259,
-    "edvr_l": 20_633_827,
-    "edvr_l_wotsa": 19_419_875,
-    "edvr_l_vimeo": 20_699_363,
-    "edvr_l_srblur": 23_306_851,
-    "edvr_l_deblur": 23_602_019,
-    "edvr_l_deblurcomp": 23_602_019,
-    "edvr_stage2": 17_698_659,
-    "edvr_sr_stage2": 15_025_635,
 }
 
 
@@ -77,48 +66,6 @@ class PreDeblur(nn.Module):
         for i in range(2, 5):
             x = block(name=f"resblock_l1_{i}")(x)
         return x
-
-
-class TsaFusion(nn.Module):
-    """Fuses aligned frames by temporal, then spatial attention.
-
-    aligned: [b, t, h, w, c]; `centre` is the place of the middle frame. Returns [b, h, w, c].
-    """
-
-    centre: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, aligned: Array) -> Array:
-        features = aligned.shape[-1]
-        conv = functools.partial(Conv, features, random_bias=True, dtype=self.dtype)
-        reference = conv(name="temporal_attn1")(aligned[:, self.centre])
-        embedded = conv(name="temporal_attn2")(aligned)
-        likeness = (embedded * reference[:, None]).sum(-1, keepdims=True, dtype=jnp.float32)
-        weighted = aligned * nn.sigmoid(likeness).astype(self.dtype)
-        weighted = rearrange(weighted, "b t h w c -> b h w (t c)")
-        fused = leaky_relu(conv(kernel=1, name="feat_fusion")(weighted))
-
-        full = leaky_relu(conv(kernel=1, name="spatial_attn1")(weighted))
-        half = leaky_relu(conv(kernel=1, name="spatial_attn2")(_pooled(full)))
-        quarter = leaky_relu(conv(kernel=1, name="spatial_attn_l1")(half))
-        quarter = leaky_relu(conv(name="spatial_attn_l2")(_pooled(quarter)))
-        quarter = leaky_relu(conv(name="spatial_attn_l3")(quarter))
-        half = leaky_relu(conv(name="spatial_attn3")(half)) + enlarge(quarter)
-        half = leaky_relu(conv(kernel=1, name="spatial_attn4")(half))
-        scores = conv(name="spatial_attn5")(enlarge(half))
-        bias = leaky_relu(conv(kernel=1, name="spatial_attn_add1")(scores))
-        bias = conv(kernel=1, name="spatial_attn_add2")(bias)
-        return fused * nn.sigmoid(scores) * 2 + bias
-
-
-def _pooled(x: Array) -> Array:
-    """Halves [b, h, w, c] by maximum and by mean of 3x3 pixels, joined: [b, h/2, w/2, 2c].
-
-    Beyond the border the mean counts zeros, the maximum nothing.
-    """
-    options = {"window_shape": (3, 3), "strides": (2, 2), "padding": ((1, 1), (1, 1))}
-    return concatenate(nn.max_pool(x, **options), nn.avg_pool(x, **options))
 
 
 class EDVR(nn.Module):
@@ -158,19 +105,24 @@ class EDVR(nn.Module):
     dtype: Dtype = jnp.float32
 
     time_multiple = 1  # a clip may have any number of frames: a window slides over it
-    in_channels = 3
-
     takes_noise_level = False
+    compute_fields = ("deform_conv", "remat", "dtype")
 
-    def working_memory(self, call: Size) -> int:
-        """Estimates the bytes that one call takes (`Network.working_memory`)."""
-        window = self.num_frame
-        return window_memory(call, scale=self.scale, channels=self.num_feat, window=window)
-
+    @nn.nowrap
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns the parts that recipes can treat apart."""
         fusion = (ParameterGroup("fusion", "fusion"),) if self.with_tsa else ()
         return (*fusion, ParameterGroup("dcn", "dcn"))
+
+    @nn.nowrap
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that (windows, height, width) take."""
+        return memory.of_windows(self, call, self.num_feat, self.num_frame)
+
+    @nn.nowrap
+    def example_size(self) -> Size:
+        """Returns one window of the smallest frames."""
+        return self.num_frame, self.size_multiple, self.size_multiple
 
     @property
     def scale(self) -> int:
@@ -331,18 +283,26 @@ class PreDeblurNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     time_multiple = 1
-    in_channels = 3
-    window = None
-
+    window = None  # as many frames out as in
+    centre = 0
+    border = None
     takes_noise_level = False
+    compute_fields = ("remat", "dtype")
 
-    def working_memory(self, call: Size) -> int:
-        """Estimates the bytes that one call takes (`Network.working_memory`)."""
-        return clip_memory(call, scale=self.scale, channels=self.num_feat)
-
+    @nn.nowrap
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns none: recipes treat all parameters alike."""
         return ()
+
+    @nn.nowrap
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that a clip of (frames, height, width) takes."""
+        return memory.of_clip(self, call, self.num_feat)
+
+    @nn.nowrap
+    def example_size(self) -> Size:
+        """Returns one frame of the smallest size."""
+        return 1, self.size_multiple, self.size_multiple
 
     scale = EDVR.scale
     size_multiple = EDVR.size_multiple
@@ -353,6 +313,13 @@ class PreDeblurNet(nn.Module):
         self.conv_last = Conv(4 * 4 * 3, random_bias=True, dtype=self.dtype)
 
     def __call__(self, video: Array) -> Array:
+        h, w, channels = video.shape[2:]
+        if h % self.size_multiple or w % self.size_multiple or channels != 3:
+            raise UserError(
+                f"the frames are {h}x{w}x{channels}; with hr_in={self.hr_in} height and width must "
+                f"be multiples of {self.size_multiple}, and channels 3 (RGB). Use "
+                "rvrt_jax.restore, which pads."
+            )
         frames = jnp.moveaxis(video.astype(jnp.float32), 1, 0)
         return jnp.moveaxis(map_scan(self, PreDeblurNet._sharpen, frames, remat=self.remat), 0, 1)
 

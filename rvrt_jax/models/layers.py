@@ -99,7 +99,7 @@ def layer_norm(name: str, dtype: Dtype) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
 
 
-def lengths(vectors: Array) -> Array:
+def mean_and_max_length(vectors: Array) -> Array:
     """Returns the mean and the largest length of vectors [..., 2], float32 [2]; no gradient."""
     squares = jnp.sum(jax.lax.stop_gradient(vectors).astype(jnp.float32) ** 2, axis=-1)
     length = jnp.sqrt(squares)

@@ -1,31 +1,48 @@
-"""Estimates of the memory that a network takes, for planning; the compiler is asked afterwards.
+"""How much memory one call of a network takes, estimated from its size.
 
-Floats per pixel at working resolution (at scale 1 features are of a quarter size each way), fitted
-to the compiler's figures for float32 networks on a CPU, within 15 % from 8 frames on.
+The numbers were fitted to the compiler's figures on a CPU, in float32: of RVRT of widths 36, 144
+and 192 within 15 % from 8 frames on. They need not be exact: `restoration.restore.plan_tiles` asks
+the compiler before it settles on a tile.
 """
 
-from rvrt_jax.models.contract import Size
+import jax.numpy as jnp
 
-# Whatever the width (flow, tail); for each feature channel (one clip's attention); and for each
+from rvrt_jax.models.contract import Network, Size, in_channels
+
+FLOAT32 = 4  # bytes
+
+# Numbers per pixel at working resolution. FIXED: whatever the width and always float32 (flow and
+# tail). PER_CHANNEL: for each feature channel (one clip's attention). PER_FRAME: for each feature
 # channel and frame (features kept for later branches).
-FLOATS_FIXED, FLOATS_PER_CHANNEL, FLOATS_PER_FRAME = 2600, 105, 11
-# The same for windows: for each feature channel (alignment of one frame) and frame of the window
-# (its features, as they are and aligned), and whatever the width (the tail).
-FLOATS_SLIDING, FLOATS_PER_WINDOW, FLOATS_TAIL = 20, 4, 2600
+FIXED, PER_CHANNEL, PER_FRAME = 2600, 105, 11
+# The same for windows. PER_CHANNEL: alignment of one frame. PER_FRAME: the features of a frame of
+# the window, as they are and aligned. FIXED: the tail.
+WINDOW_FIXED, WINDOW_PER_CHANNEL, WINDOW_PER_FRAME = 2600, 20, 4
 
 
-def clip_memory(call: Size, *, scale: int, channels: int, in_channels: int = 3) -> int:
-    """Returns the bytes that a recurrent network takes for (t, h, w) input pixels."""
-    t, h, w = call
-    pixels = h * w if scale > 1 else h * w / 16
-    features = FLOATS_FIXED + channels * (FLOATS_PER_CHANNEL + FLOATS_PER_FRAME * t)
-    frames = t * h * w * (in_channels + 3 * scale**2)
-    return int(4 * (pixels * features + frames))
+def of_clip(model: Network, call: Size, channels: int) -> int:
+    """Estimates the bytes of one call on a clip of (frames, height, width) input pixels.
+
+    channels: the widest features.
+    """
+    frames, height, width = call
+    per_pixel = channels * (PER_CHANNEL + PER_FRAME * frames)
+    bytes_per_pixel = FLOAT32 * FIXED + jnp.dtype(model.dtype).itemsize * per_pixel
+    in_and_out = frames * height * width * (in_channels(model) + 3 * model.scale**2)
+    return int(_working_pixels(model, call) * bytes_per_pixel + FLOAT32 * in_and_out)
 
 
-def window_memory(call: Size, *, scale: int, channels: int, window: int) -> int:
-    """Returns the bytes that a network takes for windows at once, of (h, w) input pixels."""
-    count, h, w = call
-    pixels = h * w if scale > 1 else h * w / 16
-    features = channels * (FLOATS_SLIDING + FLOATS_PER_WINDOW * window)
-    return int(4 * count * pixels * (features + FLOATS_TAIL))
+def of_windows(model: Network, call: Size, channels: int, frames: int) -> int:
+    """Estimates the bytes of one call on (windows, height, width), windows of so many frames.
+
+    channels: the widest features.
+    """
+    per_pixel = channels * (WINDOW_PER_CHANNEL + WINDOW_PER_FRAME * frames)
+    bytes_per_pixel = FLOAT32 * WINDOW_FIXED + jnp.dtype(model.dtype).itemsize * per_pixel
+    return int(call[0] * _working_pixels(model, call) * bytes_per_pixel)
+
+
+def _working_pixels(model: Network, call: Size) -> float:
+    """Returns the pixels of the features: at scale 1 they have a quarter of the frames' size."""
+    _, height, width = call
+    return height * width if model.scale > 1 else height * width / 16

@@ -14,28 +14,25 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.contract import ParameterGroup, Size
+from rvrt_jax.models import memory
+from rvrt_jax.models.contract import ParameterGroup, Size, in_channels
+from rvrt_jax.models.guided_attention import GuidedDeformAttn
 from rvrt_jax.models.layers import (
     Conv,
     Dtype,
-    Linear,
-    Mlp,
     Remat,
     from_clips,
     leaky_relu,
-    lengths,
     map_scan,
     remat_choice,
     scan,
     to_clips,
 )
-from rvrt_jax.models.memory import clip_memory
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
 from rvrt_jax.models.swin import RstbWithInputConv
 from rvrt_jax.ops.deform_attn import ATTENTION, Window2
-from rvrt_jax.ops.precision import EXACT
 from rvrt_jax.ops.resize import bicubic_quarter, pixel_shuffle, resize_bilinear
-from rvrt_jax.ops.sample import compose_flows, warp
+from rvrt_jax.ops.sample import compose_flows
 from rvrt_jax.ops.window import Size3
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
@@ -46,61 +43,6 @@ VARIANTS = {
     "rvrt_deblur": _DEBLUR,
     "rvrt_denoise": _DEBLUR | {"inputconv_groups": (1, 3, 4, 6, 8, 4), "nonblind_denoising": True},
 }
-
-
-class GuidedDeformAttn(nn.Module):
-    """Aligns the previous clip to the current one (RVRT section 3.3).
-
-    q, k, v: [b, n, h, w, c], the current clip's and the previous clip's features and the previous
-    clip's hidden state. flows: float32 [b, i, s, h, w, 2], for target frame i and slot s the flow
-    to support frame (s + i) mod n. Returns the aligned features [b, n, h, w, c], the refined
-    flows, the mean of the sampling offsets over groups and taps, and the mean and largest length
-    of what is added to `flows`, [2].
-    """
-
-    clip_size: int
-    groups: int
-    heads: int
-    window: Window2
-    max_residue: float
-    features: int
-    implementation: str
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, q: Array, k: Array, v: Array, flows: Array) -> tuple[Array, Array, Array]:
-        c = q.shape[-1]
-        residue = self.predict_residue(q, v, flows)
-        offsets = residue + rearrange(flows[..., ::-1], "b i s h w y -> b i h w s 1 1 y")
-        linear = functools.partial(Linear, dtype=self.dtype)
-        queries = linear(2 * c, name="q")(q)
-        keys_values = jnp.concatenate([linear(2 * c, name="k")(k), linear(2 * c, name="v")(v)], -1)
-        attend = functools.partial(
-            ATTENTION[self.implementation], heads=self.heads, window=self.window
-        )
-        x = linear(c, name="proj")(jax.vmap(attend)(queries, keys_values, offsets))
-        aligned = x + Mlp(2 * c, dtype=self.dtype, name="mlp")(x)
-        refined = rearrange(offsets.mean((-3, -2)), "b i h w s y -> b i s h w y")[..., ::-1]
-        return aligned, refined, lengths(residue)
-
-    def predict_residue(self, q: Array, v: Array, flows: Array) -> Array:
-        """Returns the sampling offsets less `flows`, float32 [b, i, h, w, s, g, k, 2], (y, x)."""
-        n, taps = self.clip_size, self.window[0] * self.window[1]
-        support = (jnp.arange(n)[:, None] + jnp.arange(n)[None]) % n
-        warped = jax.vmap(jax.vmap(jax.vmap(warp)))(v[:, support], flows)
-        flow_input = rearrange(flows, "b i s h w x -> b i h w (s x)").astype(self.dtype)
-        warped = rearrange(warped, "b i s h w c -> b i h w (s c)")
-        x = jnp.concatenate([q, warped, flow_input], axis=-1)
-        for layer, kernel in enumerate((1, 3, 3, 3, 3)):
-            x = Conv(self.features, kernel, dtype=self.dtype, name=f"offset_conv_{layer}")(x)
-            x = leaky_relu(x)
-        zeros = nn.initializers.zeros
-        last = functools.partial(Conv, kernel_init=zeros, precision=EXACT, dtype=self.dtype)
-        x = last(n * self.groups * taps * 2, 1, name="offset_conv_5")(x)
-        residue = self.max_residue * jnp.tanh(x.astype(jnp.float32))
-        return rearrange(
-            residue, "b i h w (s g k y) -> b i h w s g k y", s=n, g=self.groups, k=taps
-        )
 
 
 class Branch(nn.Module):
@@ -208,6 +150,9 @@ class RVRT(nn.Module):
     dtype: Dtype = jnp.float32
 
     window = None  # as many frames out as in
+    centre = 0
+    border = None
+    compute_fields = ("attention", "remat", "remat_policy", "dtype")
 
     @property
     def scale(self) -> int:
@@ -230,23 +175,24 @@ class RVRT(nn.Module):
         return 8
 
     @property
-    def in_channels(self) -> int:
-        """RGB, and the noise level where the model wants it."""
-        return 4 if self.nonblind_denoising else 3
-
-    @property
     def takes_noise_level(self) -> bool:
         """Whether the input has a fourth channel, sigma / 255."""
         return self.nonblind_denoising
 
-    def working_memory(self, call: Size) -> int:
-        """Estimates the bytes that one call takes (`Network.working_memory`)."""
-        widest = max(self.embed_dims)
-        return clip_memory(call, scale=self.scale, channels=widest, in_channels=self.in_channels)
-
+    @nn.nowrap
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns the parts that recipes can treat apart."""
         return (ParameterGroup("flow", "spynet"),)
+
+    @nn.nowrap
+    def working_memory(self, call: Size) -> int:
+        """Estimates the bytes that a clip of (frames, height, width) takes."""
+        return memory.of_clip(self, call, max(self.embed_dims))
+
+    @nn.nowrap
+    def example_size(self) -> Size:
+        """Returns one clip of the smallest frames."""
+        return self.clip_size, self.size_multiple, self.size_multiple
 
     def setup(self):
         if self.upscale not in (1, 4):
@@ -324,8 +270,8 @@ class RVRT(nn.Module):
                 f"the frames are {h}x{w}; with upscale={self.upscale} height and width must be "
                 f"multiples of {self.size_multiple}. Use rvrt_jax.restore, which pads."
             )
-        if c != self.in_channels:
-            raise UserError(f"the video has {c} channels; this model takes {self.in_channels}.")
+        if c != in_channels(self):
+            raise UserError(f"the video has {c} channels; this model takes {in_channels(self)}.")
 
     def _map(self, body, xs):
         return map_scan(self, body, xs, remat=self._remat)

@@ -2,17 +2,17 @@
 
 from rvrt_jax.data.options import DataOptions
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.contract import Network
+from rvrt_jax.models.contract import Network, in_channels
 
 
 def check_input(options: DataOptions, model: Network) -> None:
     """Raises UserError if the samples that `options` describe do not fit the network."""
     if options.scale != model.scale:
         raise UserError(f"config.data.scale={options.scale}, but the network's is {model.scale}.")
-    if options.channels != model.in_channels:
+    if options.channels != in_channels(model):
         raise UserError(
             f"config.data.degradation={options.degradation} gives {options.channels} channels; "
-            f"the network takes {model.in_channels} (noise levels are the fourth)."
+            f"the network takes {in_channels(model)} (noise levels are the fourth)."
         )
     frames = (
         f"config.data.num_frames={options.num_frames} gives samples of "

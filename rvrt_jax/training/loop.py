@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rvrt_jax import models, parallel
@@ -20,7 +19,6 @@ from rvrt_jax.training.settings import Settings
 from rvrt_jax.training.state import Params, TrainState
 from rvrt_jax.training.stop import StopRequest, stop_signals
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights.load import COMPUTE_FIELDS
 
 Config = Any  # an ml_collections.ConfigDict, whose values have no static type
 EVALUATION = ("test_sets", "published")  # parts of a recipe that only eval.py reads
@@ -45,9 +43,7 @@ def read(config: Config) -> Recipe:
     """Takes a recipe apart; raises UserError for options that do not exist, fit or work."""
     values = config.to_dict()
     network = dict(values["model"])
-    if "dtype" in network:
-        network["dtype"] = jnp.dtype(network["dtype"])
-    model: Any = models.build(**network)
+    model = models.build(**network)
     options = {k: v for k, v in values.items() if k not in ("model", "data", *EVALUATION)}
     groups = model.parameter_groups()
     settings = Settings.read(options, groups)
@@ -65,7 +61,7 @@ def run(config: Config, workdir: str | Path) -> None:
     recipe = read(config)
     settings, model = recipe.settings, recipe.model
     parallel.check_batch(settings.batch_size, accumulate=settings.accumulate)
-    changes = run_folder.config_changes(workdir, recipe.config, compute_fields=COMPUTE_FIELDS)
+    changes = run_folder.config_changes(workdir, recipe.config, compute_fields=model.compute_fields)
     parallel.wait_for_hosts("config compared")  # before any writes its own
     checks.check_input(recipe.data, model)
     dataset = pipeline.train(

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import optax
 from flax import struct
 
 from rvrt_jax import parallel
-from rvrt_jax.models.contract import Network
+from rvrt_jax.models.contract import Network, in_channels
 from rvrt_jax.training import optim
 from rvrt_jax.training.settings import Settings
 from rvrt_jax.weights import load as loading
@@ -81,10 +80,7 @@ def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> Tra
 
 def draw(model: Network, seed: int) -> Params:
     """Draws parameters, a nested dict."""
-    # Two clips, so that the alignment takes part.
-    frames = model.window or 2 * model.time_multiple
-    size = math.ceil(32 / model.size_multiple) * model.size_multiple
-    video = jnp.zeros((1, frames, size, size, model.in_channels))
+    video = jnp.zeros((1, *model.example_size(), in_channels(model)))
     # This generator compiles in a third of the time of the default one.
     return model.init(jax.random.key(seed, impl="unsafe_rbg"), video)["params"]
 

@@ -11,7 +11,7 @@ from einops import rearrange
 
 from rvrt_jax import parallel
 from rvrt_jax.models.contract import Network
-from rvrt_jax.models.layers import lengths
+from rvrt_jax.models.layers import mean_and_max_length
 from rvrt_jax.training import optim
 from rvrt_jax.training.optim import Group, Schedule
 from rvrt_jax.training.settings import Settings
@@ -174,7 +174,7 @@ def motion(intermediates: Any) -> Values:
     for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates):
         keys = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
         if keys & {"flows_backward", "flows_forward"} and leaf.size:
-            found["flow"].append(lengths(leaf))
+            found["flow"].append(mean_and_max_length(leaf))
         elif keys & {"residue_lengths", "offset_lengths"} and leaf.size:
             found["offset"].append(leaf.reshape(-1, 2))
     values = {}

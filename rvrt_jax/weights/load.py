@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import linen as nn
 
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
+from rvrt_jax.models.contract import Network, in_channels
 from rvrt_jax.weights import catalogue as weights
 from rvrt_jax.weights import edvr as styles
 from rvrt_jax.weights import families as detect
@@ -38,8 +38,6 @@ CONFIG = "config.json"
 FOLDER = "checkpoints"
 SCORE = "psnr_rgb"
 
-# Fields that say how to compute, not what: no part of a checkpoint's config.
-COMPUTE_FIELDS = ("attention", "deform_conv", "remat", "remat_policy", "dtype")
 # Models whose fields that matter can all be read off the shapes.
 _TOLD_BY_SHAPES = ("edvr", "predeblur")
 _SPYNET_WIDTHS = (8, 32, 64, 32, 16, 2)
@@ -49,7 +47,7 @@ _SPYNET_WIDTHS = (8, 32, 64, 32, 16, 2)
 class Loaded:
     """A model with its parameters, and on which terms they may be used."""
 
-    model: nn.Module
+    model: Network
     params: dict
     license: str = "unknown"
     source: str = "unknown"
@@ -62,7 +60,7 @@ def load(
     entry: str | None = None,
     step: int | None = None,
     **fields: Any,
-) -> tuple[nn.Module, dict]:
+) -> tuple[Network, dict]:
     """Returns (model, params) from any checkpoint.
 
     path: a `.pth` or `.safetensors` file; a training run's folder, its `checkpoints`, or one step
@@ -117,7 +115,7 @@ def check_exists(path: str) -> None:
 
 def load_pth(
     path: str | os.PathLike, name: str, *, entry: str | None = None, **fields: Any
-) -> tuple[nn.Module, dict]:
+) -> tuple[Network, dict]:
     """Returns (model, params) from a PyTorch `.pth` file, as `from_state_dict` does.
 
     path: the file. name, fields: as for `build`. entry: as for `load`. Raises as `load` does.
@@ -127,7 +125,7 @@ def load_pth(
 
 def from_state_dict(
     name: str, state_dict: Mapping[str, np.ndarray], **fields: Any
-) -> tuple[nn.Module, dict]:
+) -> tuple[Network, dict]:
     """Returns (model, params) from a PyTorch state dict as numpy arrays.
 
     name, fields: as for `build`. state_dict: {key: array}; every key must be used and every
@@ -168,7 +166,7 @@ def _parts(paths: Iterable[str]) -> str:
     return ", ".join(f"{part} ({count})" for part, count in sorted(counts.items())) or "nothing"
 
 
-def to_state_dict(model: nn.Module, params: Mapping) -> dict[str, np.ndarray]:
+def to_state_dict(model: Network, params: Mapping) -> dict[str, np.ndarray]:
     """Returns the PyTorch state dict, buffers included, of a model's parameters.
 
     Raises UserError if `params` are not the model's.
@@ -178,9 +176,11 @@ def to_state_dict(model: nn.Module, params: Mapping) -> dict[str, np.ndarray]:
     return keys.to_state(_table(model), flat)
 
 
-def config(model: nn.Module) -> dict[str, Any]:
+def config(model: Network) -> dict[str, Any]:
     """Returns {"name": ..., fields} from which `build` makes the model anew; JSON can hold it."""
-    return {"name": _name(model), **_fields(model, without=(*COMPUTE_FIELDS, "parent", "name"))}
+    fields = models.fields(model)
+    kept = {key: value for key, value in fields.items() if key not in model.compute_fields}
+    return {"name": models.name_of(model), **kept}
 
 
 def spynet_params(path: str | os.PathLike = ASSETS / "spynet.safetensors") -> dict:
@@ -204,25 +204,14 @@ def spynet_params(path: str | os.PathLike = ASSETS / "spynet.safetensors") -> di
     return keys.nest(params)
 
 
-def _name(model: nn.Module) -> str:
-    return next(name for name, kind in models.MODELS.items() if type(model) is kind)
-
-
-def _fields(model: nn.Module, *, without: tuple[str, ...] = ("parent", "name")) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(model)]
-    return {name: getattr(model, name) for name in names if name not in without}
-
-
-def _table(model: nn.Module) -> keys.Table:
-    return tables.table(_name(model), _fields(model))
+def _table(model: Network) -> keys.Table:
+    return tables.table(models.name_of(model), models.fields(model))
 
 
 @functools.cache
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+def _shapes(model: Network) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by path, without computing any."""
-    size = 8 * model.size_multiple
-    frames = model.window or model.time_multiple
-    video = jax.ShapeDtypeStruct((1, frames, size, size, model.in_channels), jnp.float32)
+    video = jax.ShapeDtypeStruct((1, *model.example_size(), in_channels(model)), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
     return {path: leaf.shape for path, leaf in keys.flatten(params).items()}
 
@@ -309,7 +298,7 @@ def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> d
             f"{list(state_dict)[:3]}."
         )
     for variant, (name, preset) in models.VARIANTS.items():
-        model = _fields(models.MODELS[name](**preset))
+        model = models.fields(models.build(name, **preset))
         if (
             name == seen["name"]
             and len(seen) > 1
@@ -324,13 +313,13 @@ def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> d
     )
 
 
-def _hint(model: nn.Module, seen: Mapping | None) -> str:
+def _hint(model: Network, seen: Mapping | None) -> str:
     """Says what a state dict is that does not fit, and which fields of the model to change."""
     if seen is None:
         return "They are of no model known here."
     hint = f"They look like {_spell(seen)}."
-    if seen["name"] == _name(model):
-        own = _fields(model)
+    if seen["name"] == models.name_of(model):
+        own = models.fields(model)
         others = {key: value for key, value in seen.items() if own.get(key, value) != value}
         changes = [f"{key}={value} (here {own[key]})" for key, value in others.items()]
         if changes:

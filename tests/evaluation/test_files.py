@@ -180,7 +180,7 @@ def test_a_perfect_result_is_infinite_and_still_json(run, tmp_path):
 
 
 def test_sigma_zero_and_an_input_line_at_scale_one(run, toy, tmp_path):
-    toy(scale=1, in_channels=4)
+    toy(scale=1, takes_noise_level=True)
     frames = images(0, (2, 12, 12, 3))
     for name in ("in", "gt"):
         write(tmp_path / name, frames)

@@ -166,7 +166,7 @@ def test_gopro_prints_both_averages(tmp_path, small, run):
 
 def test_noise_is_drawn_anew_for_each_clip_or_read(tmp_path, small, run):
     small("set8", 2)
-    model = Toy(scale=1, in_channels=4)  # adds sigma / 255 to what it gets
+    model = Toy(scale=1, takes_noise_level=True)  # adds sigma / 255 to what it gets
     truths = [frames(i, 2, 13, 16) for i in range(2)]
     for i, truth in enumerate(truths):
         save(tmp_path / "Set8/GT" / f"clip{i}", truth)
@@ -237,7 +237,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, small, monkeypatch):
 
     attempt("reds5", r"test sets \['reds5'\]; choose from reds4, ")
     attempt("set8", "test of denoising, but the model takes no noise level")
-    attempt("reds4", "test of clean input, but the model takes noise", Toy(in_channels=4))
+    attempt("reds4", "test of clean input, but the model takes noise", Toy(takes_noise_level=True))
     attempt("reds4", r"(?s)REDS4/GT, .*seungjunnah.*put the clips into .*REDS4/GT/<clip>/\*\.png")
     attempt("vimeo_bd", r"(?s)sep_testlist\.txt missing.*im1\.png")
     save(tmp_path / "REDS4/GT/000", frames(0, 3, 32, 32))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rvrt_jax.models import build
+from rvrt_jax.models.contract import in_channels
 from rvrt_jax.weights import mapping as keys
 from rvrt_jax.weights import tables
 
@@ -59,7 +60,7 @@ def state_dict(table: keys.Table, shapes: dict[str, tuple[int, ...]], seed: int,
 def parameter_shapes(model) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter, by path."""
     frames = model.window or 2 * model.time_multiple
-    video = jnp.zeros((1, frames, 16, 16, model.in_channels))
+    video = jnp.zeros((1, frames, 16, 16, in_channels(model)))
     tree = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
     return {path: leaf.shape for path, leaf in keys.flatten(tree).items()}
 

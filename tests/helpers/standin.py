@@ -25,7 +25,8 @@ from ml_collections import ConfigDict
 
 from rvrt_jax import models, parallel
 from rvrt_jax.data import pipeline
-from rvrt_jax.models.contract import ParameterGroup
+from rvrt_jax.models import memory
+from rvrt_jax.models.contract import ParameterGroup, Size
 from rvrt_jax.training import logs
 from rvrt_jax.training import loop as training
 from rvrt_jax.weights import load as loading
@@ -48,12 +49,23 @@ class Net(nn.Module):
     time_multiple = 1
     size_multiple = 1
     pad_multiple = 1
-    in_channels = 3
-    takes_noise_level = False
     window = None
+    centre = 0
+    border = None
+    takes_noise_level = False
+    compute_fields = ("dtype",)
 
+    @nn.nowrap
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         return (ParameterGroup("flow", "spynet"),)
+
+    @nn.nowrap
+    def working_memory(self, call: Size) -> int:
+        return memory.of_clip(self, call, self.width)
+
+    @nn.nowrap
+    def example_size(self) -> Size:
+        return 1, 1, 1
 
     @nn.compact
     def __call__(self, video: jax.Array) -> jax.Array:

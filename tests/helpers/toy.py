@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from rvrt_jax.models.memory import clip_memory, window_memory
+from rvrt_jax.models import memory
 
 PARAMS = {"gain": np.float32(1)}
 
@@ -16,28 +16,34 @@ class Toy(nn.Module):
     time_multiple: int = 2
     size_multiple: int = 1
     pad_multiple: int = 8
-    in_channels: int = 3
+    takes_noise_level: bool = False
     blur: bool = False
+    width: int = 4  # of the features, for planning alone: there are none
     dtype: type = jnp.float32
     window = None
+    centre = 0
+    border = None
+    compute_fields = ("dtype",)
 
-    @property
-    def takes_noise_level(self):
-        return self.in_channels == 4
-
-    def working_memory(self, call):
-        return clip_memory(call, scale=self.scale, channels=4, in_channels=self.in_channels)
-
+    @nn.nowrap
     def parameter_groups(self):
         return ()
+
+    @nn.nowrap
+    def working_memory(self, call):
+        return memory.of_clip(self, call, self.width)
+
+    @nn.nowrap
+    def example_size(self):
+        return self.time_multiple, self.size_multiple, self.size_multiple
 
     @nn.compact
     def __call__(self, video):
         gain = self.param("gain", nn.initializers.ones, ())
         _, t, h, w, c = video.shape
-        assert c == self.in_channels
+        assert c == 3 + self.takes_noise_level
         assert (t % self.time_multiple, h % self.size_multiple, w % self.size_multiple) == (0, 0, 0)
-        if self.in_channels == 4:
+        if self.takes_noise_level:
             video = video[..., :3] + video[..., 3:]
         if self.blur:
             video = nn.avg_pool(video, (3, 3, 3), padding="SAME", count_include_pad=True)
@@ -52,14 +58,11 @@ class Slide(nn.Module):
     time_multiple: int = 1
     size_multiple: int = 4
     pad_multiple: int = 4
-    in_channels: int = 3
     border: str = "replicate"
     centre: int = 2
     dtype: type = jnp.float32
     takes_noise_level = False
-
-    def working_memory(self, call):
-        return window_memory(call, scale=self.scale, channels=3, window=self.window)
+    compute_fields = ("dtype",)
 
     def __call__(self, video):
         frames = jnp.moveaxis(video, 1, 0)
@@ -69,6 +72,14 @@ class Slide(nn.Module):
     @nn.nowrap
     def parameter_groups(self):
         return ()
+
+    @nn.nowrap
+    def working_memory(self, call):
+        return memory.of_windows(self, call, channels=3, frames=self.window)
+
+    @nn.nowrap
+    def example_size(self):
+        return self.window, self.size_multiple, self.size_multiple
 
     def setup(self):
         self.gain = self.param("gain", nn.initializers.ones, ())

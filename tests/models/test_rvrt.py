@@ -372,6 +372,6 @@ def test_build_takes_a_published_config():
     config = json.loads(str(goldens.load("rvrt/denoise")["config"]))
     assert "img_size" in config
     model = build("rvrt_sr", **config)
-    assert model.window_size == (2, 8, 8) and model.in_channels == 4
+    assert model.window_size == (2, 8, 8) and model.takes_noise_level
     assert (model.scale, model.size_multiple, model.time_multiple) == (1, 4, 2)
     assert (build("rvrt_sr").scale, build("rvrt_sr").size_multiple) == (4, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.memory import clip_memory
+from rvrt_jax.models import memory
 from rvrt_jax.restoration import plan as planning
 from rvrt_jax.restoration import programs
 from rvrt_jax.restoration.settings import RestoreSettings
@@ -22,9 +22,11 @@ class Sizes:
     pad_multiple: int = 8
     takes_noise_level: bool = False
     window: int | None = None
+    takes_noise_level: bool = False
+    dtype: type = np.float32
 
     def working_memory(self, call):
-        return clip_memory(call, scale=self.scale, channels=144)
+        return memory.of_clip(self, call, 144)
 
 
 GIB = 2**30

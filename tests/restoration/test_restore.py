@@ -116,9 +116,9 @@ def test_the_plan_is_checked_against_the_compiler_and_its_program_reused(monkeyp
             return super().__call__(video)
 
     model, video = Counted(), clip((9, 40, 40))
-    monkeypatch.setattr(memory, "FLOATS_PER_FRAME", 0)  # an estimate far too low
-    monkeypatch.setattr(memory, "FLOATS_FIXED", 0)
-    monkeypatch.setattr(memory, "FLOATS_PER_CHANNEL", 0)
+    monkeypatch.setattr(memory, "PER_FRAME", 0)  # an estimate far too low
+    monkeypatch.setattr(memory, "FIXED", 0)
+    monkeypatch.setattr(memory, "PER_CHANNEL", 0)
     whole = plan_tiles(model, PARAMS, video.shape[:3], RestoreSettings().checked(model))
     budget = planning.Budget(whole.device_bytes * 2 // 3, 2**30, shared=True)
     monkeypatch.setattr(planning, "free_memory", lambda: budget)
@@ -137,7 +137,7 @@ def test_the_plan_is_checked_against_the_compiler_and_its_program_reused(monkeyp
 
 
 def test_sigma_is_the_fourth_channel():
-    model, video = Toy(scale=1, in_channels=4), clip((2, 5, 5))
+    model, video = Toy(scale=1, takes_noise_level=True), clip((2, 5, 5))
     np.testing.assert_allclose(restore(model, PARAMS, video, sigma=51), video + 0.2, atol=1e-6)
     np.testing.assert_array_equal(restore(model, PARAMS, video, sigma=0), video)
     with pytest.raises(UserError, match="needs the noise level"):

@@ -231,7 +231,7 @@ def test_a_denoiser_gets_its_noise_level():
     rng = np.random.default_rng(0)
     gt = rng.integers(0, 200, (2, 12, 13, 3)).astype(np.uint8)
     lq = np.concatenate([gt / np.float32(255), np.full((2, 12, 13, 1), 20 / 255, np.float32)], -1)
-    model = Toy(scale=1, in_channels=4)
+    model = Toy(scale=1, takes_noise_level=True)
     clips = [{"name": "clip", "lq": lq, "gt": gt}]
     result = validation.score(model, PARAMS, clips, stop=lambda: False)
     assert result is not None

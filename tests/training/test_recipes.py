@@ -73,7 +73,7 @@ def with_toy(config):
     """Puts a network of one parameter into a recipe."""
     fields = {
         "scale": config.data.scale,
-        "in_channels": 4 if config.data.degradation == "noise" else 3,
+        "takes_noise_level": config.data.degradation == "noise",
     }
     with config.unlocked():
         config.model = {"name": "toy", **fields}
