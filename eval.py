@@ -105,7 +105,7 @@ def _restore() -> None:
         fields=fields,
         weights=required(WEIGHTS),
         stage2=STAGE2.value,
-        source=required(INPUT),
+        sources=[required(INPUT)],
         output=required(OUTPUT),
         gt=GT.value,
         picture=COMPARE.value,

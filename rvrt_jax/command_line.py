@@ -1,5 +1,9 @@
-"""What train.py and eval.py share: flags whose mistakes end in one line instead of a traceback."""
+"""What train.py and eval.py share: flags whose mistakes end in one line instead of a traceback.
 
+A recipe is given as a file, or by its name: those of configs/ are installed with the package.
+"""
+
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -9,6 +13,8 @@ from ml_collections import config_flags
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; leaves the program at an unknown config key or an unreadable config."""
+    # config_flags looks for overrides in sys.argv itself.
+    sys.argv = argv = _with_recipe_files(argv)
     try:
         return app.parse_flags_with_usage(argv)
     except AttributeError as error:
@@ -32,3 +38,28 @@ def config_name() -> str:
     """Returns the name of the recipe in --config, with its argument: "edvr_m", "edvr_m_a"."""
     path, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(".py:")
     return "_".join(filter(None, [Path(path).name.removesuffix(".py"), argument]))
+
+
+def recipe_file(name: str) -> str:
+    """Returns the file of a recipe, "rvrt_sr" or "rvrt_tiny:x4"; another name comes back as is."""
+    path, colon, argument = name.partition(":")
+    if Path(path).suffix == ".py" or Path(path).exists():
+        return name
+    found = importlib.util.find_spec("configs")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        file = Path(folder) / f"{path}.py"
+        if file.is_file():
+            return f"{file}{colon}{argument}"
+    return name
+
+
+def _with_recipe_files(argv: list[str]) -> list[str]:
+    """Returns arguments with the file of a recipe in the place of its name after --config."""
+    result = list(argv)
+    for index, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config") and equals:
+            result[index] = f"{flag}={recipe_file(value)}"
+        elif index and argv[index - 1] in ("--config", "-config"):
+            result[index] = recipe_file(argument)
+    return result

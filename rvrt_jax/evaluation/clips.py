@@ -1,15 +1,20 @@
 """Which clips an input path stands for, where each is read and written, and whether it can be."""
 
 import dataclasses
+import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import check_free, check_outputs
+from rvrt_jax.media.excerpt import excerpt
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.frames import is_video, open_frames
+from rvrt_jax.media.image_folders import natural_key
+from rvrt_jax.media.images import is_image
+from rvrt_jax.media.video_writer import OUTPUT_SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,47 +36,88 @@ class ReadOptions:
     fps: str | None = None
     # "skip" leaves out what cannot be decoded of a broken video.
     damaged: Literal["error", "skip"] = "error"
+    # Where to begin, and how many frames to take at most (`media.excerpt`).
+    start: str | None = None
+    frames: int | None = None
 
     def open(self, path: str) -> FrameSource:
         """Opens a clip."""
-        return open_frames(path, fps=self.fps, damaged=self.damaged)
+        source = open_frames(path, fps=self.fps, damaged=self.damaged)
+        return excerpt(source, self.start, self.frames)
+
+    def open_truth(self, path: str) -> FrameSource:
+        """Opens the ground truth of a clip."""
+        return excerpt(open_frames(path), self.start, self.frames)
 
 
-def find_clips(source: str, output: str, *, gt: str | None, picture: str | None) -> list[ClipFiles]:
-    """Returns the clips that an input path stands for.
+def find_clips(
+    sources: Sequence[str], output: str, *, gt: str | None = None, picture: str | None = None
+) -> list[ClipFiles]:
+    """Returns the clips that input paths stand for.
 
-    A folder with sub-folders and no files is one clip per sub-folder, written to the folder of that
-    name below `output` and scored against the one below `gt`; anything else is one clip.
+    A folder that holds no image, but folders or videos, is a clip for each of these; so are several
+    paths, which patterns may stand for. They are written below `output` and scored against what has
+    their name below `gt`. Anything else is one clip.
     """
-    folder = Path(source)
-    entries = sorted(p for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
-    if not entries or not all(entry.is_dir() for entry in entries):
-        return [
-            ClipFiles(folder.stem if is_video(source) else folder.name, source, output, gt, picture)
-        ]
+    several = [path for source in sources for path in _clips_in(source)]
+    if len(sources) == 1 and several == list(sources):
+        source = Path(sources[0])
+        name = source.stem if is_video(source) else source.name
+        return [ClipFiles(name, sources[0], output, gt, picture)]
     if is_video(output):
         raise UserError(
-            f"{source} holds {len(entries)} clips, but --output {output} is one video file. "
-            f"Give a folder."
+            f"{', '.join(sources)} holds {len(several)} clips, but --output {output} is one video "
+            "file. Give a folder."
         )
     clips = []
-    for entry in entries:
+    for path in map(Path, several):
         shown = Path(picture) if picture else None
         clips.append(
             ClipFiles(
-                entry.name,
-                str(entry),
-                os.path.join(output, entry.name, ""),  # a folder, whatever its name
-                os.path.join(gt, entry.name) if gt else None,
-                str(shown.with_name(f"{shown.stem}_{entry.name}{shown.suffix}")) if shown else None,
+                path.name,
+                str(path),
+                os.path.join(output, _output_name(path)),
+                os.path.join(gt, path.name) if gt else None,
+                str(shown.with_name(f"{shown.stem}_{path.name}{shown.suffix}")) if shown else None,
             )
         )
     return clips
 
 
+def _clips_in(source: str) -> list[str]:
+    """Returns the clips that one path stands for, in natural order."""
+    folder = Path(source)
+    if folder.is_dir():
+        inside = [path for path in folder.iterdir() if path.name[0] != "."]
+        clips = [str(path) for path in inside if path.is_dir() or is_video(path)]
+        if clips and not any(is_image(path) for path in inside):
+            return sorted(clips, key=natural_key)
+    elif glob.has_magic(source) and not folder.exists():
+        matches = glob.glob(source, recursive=True)
+        if matches and not any(is_image(Path(path)) for path in matches):
+            return sorted(matches, key=natural_key)
+    return [source]
+
+
+def _output_name(path: Path) -> str:
+    """Returns the name of what a clip becomes: a folder, or a video in a format that is written."""
+    if not is_video(path):
+        return os.path.join(path.name, "")  # a folder, whatever its name
+    return path.name if path.suffix.lower() in OUTPUT_SUFFIXES else f"{path.name}.mkv"
+
+
+def _files_of(path: str) -> Iterator[str]:
+    """Yields the files that are read of a clip, and maybe more."""
+    if os.path.isdir(path):
+        yield from map(str, Path(path).iterdir())
+    elif os.path.lexists(path):
+        yield path
+    else:
+        yield from glob.glob(path, recursive=True)
+
+
 def check_paths(
     clips: Sequence[ClipFiles],
-    reading: ReadOptions,
     *,
     inputs: Iterable[str] = (),
     outputs: Iterable[str] = (),
@@ -80,20 +126,12 @@ def check_paths(
     """Raises UserError if an output is taken, or an input, of whichever clip.
 
     inputs, outputs: further files that are read and written, such as weights and scores. Of several
-    clips one that cannot be read is passed over, and one whose output is taken.
+    clips one whose output is taken is passed over.
     """
     read, written = list(inputs), [*outputs]
     for clip in clips:
-        try:
-            with reading.open(clip.input) as source:
-                read += map(str, source.files)
-            if clip.gt is not None:
-                with open_frames(clip.gt) as truth:
-                    read += map(str, truth.files)
-        except (UserError, OSError):
-            if len(clips) == 1:
-                raise
-            read.append(clip.input)
+        read += _files_of(clip.input)
+        read += _files_of(clip.gt) if clip.gt is not None else ()
     results = [path for clip in clips for path in (clip.output, clip.picture) if path]
     check_outputs([*written, *results], inputs=read, overwrite=True)
     if not overwrite:

@@ -19,7 +19,6 @@ from rvrt_jax.evaluation.metrics import mean
 from rvrt_jax.evaluation.score import score_frame, to_8_bits
 from rvrt_jax.files import check_free, is_taken, write_text
 from rvrt_jax.media.frame_source import FrameSource
-from rvrt_jax.media.frames import open_frames
 from rvrt_jax.restoration.clip import OutputOptions, Stages, check_second, put_on_device
 from rvrt_jax.restoration.clip import restore_clip as restore_file
 from rvrt_jax.restoration.settings import RestoreSettings
@@ -133,10 +132,12 @@ def restore_clip(
     """
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(reading.open(clip.input))
-        truth = stack.enter_context(open_frames(clip.gt)) if clip.gt is not None else None
+        truth = stack.enter_context(reading.open_truth(clip.gt)) if clip.gt is not None else None
         check_clip(clip, source, truth, stages.scale)
         comparison = Comparison(clip, truth, stages.scale, shown=source.length // 2)
         watched = truth is not None or clip.picture is not None
+        if watched and options.reduces:
+            raise UserError("scores and pictures are of the network's own size: give no other.")
         outcome = restore_file(
             stages,
             source,
@@ -178,11 +179,11 @@ def run(
     fields: dict,
     weights: str,
     stage2: str | None = None,
-    source: str,
+    sources: Sequence[str],
     output: str,
-    gt: str | None,
-    picture: str | None,
-    scores_file: str | None,
+    gt: str | None = None,
+    picture: str | None = None,
+    scores_file: str | None = None,
     settings: RestoreSettings,
     reading: ReadOptions,
     options: OutputOptions,
@@ -195,14 +196,16 @@ def run(
     Raises UserError or OSError for what the user can change: for one clip before its first frame is
     computed where that can be known; of several clips, when all others are done.
     """
-    clips = find_clips(source, output, gt=gt, picture=picture)
+    clips = find_clips(sources, output, gt=gt, picture=picture)
     loaded = loading.load_described(weights, model_name, **fields)
     stages = load_stages(loaded, stage2, settings)
     others = [path for path in (weights, stage2) if path and os.path.exists(path)]
     check_paths(
-        clips, reading, inputs=others, outputs=[scores_file] if scores_file else [],
+        clips,
+        inputs=others,
+        outputs=[scores_file] if scores_file else [],
         overwrite=options.overwrite,
-    )  # fmt: skip
+    )
     print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
     results, failures = restore_all(stages, clips, settings, reading, options, skip_done=skip_done)
     summary = reports.summarise_clips(results)

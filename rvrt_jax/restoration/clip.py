@@ -4,18 +4,19 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax import Array
 from tqdm import tqdm
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.frames import FrameWriter, open_writer, to_uint
+from rvrt_jax.media.video_reader import VideoReader
 from rvrt_jax.models.contract import Network, Params, Size
+from rvrt_jax.restoration import output_size
 from rvrt_jax.restoration.engine import Watcher, Work, restore_to
 from rvrt_jax.restoration.journal import Journal, describe_files, describe_params
 from rvrt_jax.restoration.plan import Plan, free_memory, plan_tile, plan_tiles
@@ -66,9 +67,15 @@ class OutputOptions:
     scene_cuts: Literal["auto", "off"] = "off"
     # For the encoder: see `media.frames.open_writer`.
     encoder: dict[str, Any] = dataclasses.field(default_factory=dict)
-    # Size of the output, (height, width), if not that of the network; and what makes it so.
-    size: tuple[int, int] | None = None
-    finish: Callable[[Array], Array] | None = None
+    # Output size over input size, or the size, if not that of the network (`output_size.choose`).
+    scale: str | None = None
+    height: int | None = None
+    width: int | None = None
+
+    @property
+    def reduces(self) -> bool:
+        """Whether another size than the network's own is asked for."""
+        return (self.scale, self.height, self.width) != (None, None, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +148,15 @@ def _attempt(
     stages, source, output, settings, options, journal, name, plans, diagnostics, watcher
 ) -> tuple[int, FrameWriter]:
     """Restores a clip by given plans; returns how many frames were done before, and the writer."""
-    height, width = options.size or (source.height * stages.scale, source.width * stages.scale)
+    full = source.height * stages.scale, source.width * stages.scale
+    reduced = output_size.choose(
+        (source.height, source.width),
+        stages.scale,
+        scale=options.scale,
+        height=options.height,
+        width=options.width,
+    )
+    height, width = reduced or full
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(
             open_writer(
@@ -163,7 +178,7 @@ def _attempt(
             settings.without_unused(stages.first[0]),
             bits=source.bits,
             scene_cuts=options.scene_cuts,
-            finish=options.finish,
+            finish=None if reduced is None else output_size.reduce_to(reduced),
             progress=lambda count: bar.update(count - bar.n),
             diagnostics=diagnostics[0],
             watcher=watcher,
@@ -268,12 +283,13 @@ def _about(
     both = [stage for stage in (stages.first, stages.second) if stage is not None]
     return {
         "input": describe_files(source.files),
+        "part": [source.length, str(source.start) if isinstance(source, VideoReader) else ""],
         "frame rate": options.fps,
         "model": [repr(model) for model, _ in both],
         "weights": [describe_params(params) for _, params in both],
         "settings": dataclasses.asdict(settings),
         "scene cuts": options.scene_cuts,
-        "size": options.size,
+        "size": [options.scale, options.height, options.width],
         "bits": source.bits,
     }
 

@@ -99,7 +99,7 @@ def restore_to(
             )
         )
         split = scenes.split(reader) if work.scene_cuts == "auto" else [reader]
-        found = segments(checked_scenes(split), work.model, settings, alone=runner.alone)
+        found = segments(checked_scenes(split), work.model, settings)
         known = frozenset(journal.done) if journal is not None else frozenset()
         wanted = _without_done(found, known, sink.stored)
         order: collections.deque[Segment] = collections.deque()
@@ -146,7 +146,8 @@ class _Reader:
         self.originals: collections.deque[np.ndarray] | None = collections.deque() if keep else None
         self._queue: queue.Queue = queue.Queue(READ_AHEAD)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(frames,), name="reader")
+        # A daemon: a signal may come before anybody is there who would stop it.
+        self._thread = threading.Thread(target=self._run, args=(frames,), daemon=True)
 
     def __enter__(self) -> "_Reader":
         self._thread.start()
@@ -199,7 +200,7 @@ class _Sink:
         self._originals = originals
         self._queue: queue.Queue = queue.Queue(FINISHED_AHEAD)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="writer")
+        self._thread = threading.Thread(target=self._run, daemon=True)  # as `_Reader`'s
 
     def __enter__(self) -> "_Sink":
         self._thread.start()

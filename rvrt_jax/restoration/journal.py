@@ -26,6 +26,7 @@ from rvrt_jax.restoration.plan import Plan
 _log = logging.getLogger(__name__)
 
 _FILE, _VERSION, _FINISHED = "journal.json", 1, "finished"
+_SEGMENTS = "????????-????????.mkv"
 _SAMPLES, _SAMPLE_BYTES = 64, 2**16  # of a file's content, spread over it
 
 
@@ -85,7 +86,7 @@ class Journal:
     def close(self) -> None:
         """Lets others at it. A folder without any segment is removed."""
         if self._handle is not None:
-            if not any(self.folder.glob("*.mkv")):
+            if not any(self.folder.glob(_SEGMENTS)):
                 shutil.rmtree(self.folder, ignore_errors=True)
             os.close(self._handle)
             self._handle = None
@@ -131,7 +132,7 @@ class Journal:
     def _finished(self) -> Iterator[tuple[int, int]]:
         """Yields the finished segments from the first frame on, as far as none is missing."""
         expected = 0
-        for path in sorted(self.folder.glob("????????-????????.mkv")):
+        for path in sorted(self.folder.glob(_SEGMENTS)):
             start, stop = map(int, path.stem.split("-"))
             if start != expected:
                 return

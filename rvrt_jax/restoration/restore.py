@@ -115,7 +115,7 @@ def restored_blocks(
     options |= {"progress": progress, "diagnostics": diagnostics}
     with Runner(model, params, settings, **options) as runner:
         checked = checked_scenes(scenes)
-        found = runner.blocks(segments(checked, model, settings, alone=runner.alone))
+        found = runner.blocks(segments(checked, model, settings))
         yield from join_time((s.start, s.stop, block) for s, block in found)
 
 

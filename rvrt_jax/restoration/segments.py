@@ -16,7 +16,7 @@ from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.restoration.sliding import frame_indices
 from rvrt_jax.restoration.tiling import time_tiles
 
-WINDOWS_A_TILE = 16  # a tile in space has this many windows run before the next tile's turn
+WINDOWS_IN_A_GO = 16  # a tile has so many windows run before the next tile's turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +40,11 @@ class Segment:
 
 
 def segments(
-    scenes: Iterable[Iterable[np.ndarray]],
-    model: Network,
-    settings: RestoreSettings,
-    *,
-    alone: bool,
+    scenes: Iterable[Iterable[np.ndarray]], model: Network, settings: RestoreSettings
 ) -> Iterator[Segment]:
     """Yields the segments of a video, scene by scene.
 
-    settings: as `checked`, with a tile. alone: whether features stay from one segment to the next,
-    so that segments can be short. Raises UserError if there are no frames.
+    settings: as `checked`, with a tile. Raises UserError if there are no frames.
     """
     tile, overlap = settings.tile, settings.overlap
     assert isinstance(tile, tuple) and isinstance(overlap, tuple)
@@ -58,9 +53,8 @@ def segments(
         if model.window is None:
             found = _cut(scene, tile[0], overlap[0])
         else:
-            count = tile[0] or 1 if alone else windows_together(tile, apart=True)
             border = settings.border or str(model.border)
-            found = _slide(scene, model.window, border, count)
+            found = _slide(scene, model.window, border, windows_together(tile))
         stop = first
         for segment in found:
             segment = _moved(segment, first)
@@ -71,14 +65,14 @@ def segments(
         raise UserError("the video has no frames; give at least one.")
 
 
-def windows_together(tile: Size, *, apart: bool = False) -> int:
+def windows_together(tile: Size) -> int:
     """Returns how many windows a tile (windows at once, h, w) has run in one go.
 
-    Features are kept for one tile at a time, or where segments run apart from each other for one
-    segment: more windows in a go means that fewer features are computed again.
+    Features are kept for one tile at a time: more windows in a go means that fewer are computed
+    again.
     """
     batch = tile[0] or 1
-    return -(-WINDOWS_A_TILE // batch) * batch if any(tile[1:]) or apart else batch
+    return -(-WINDOWS_IN_A_GO // batch) * batch
 
 
 def _cut(frames: Iterable[np.ndarray], tile: int, overlap: int) -> Iterator[Segment]:

@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
             fields={},
             weights=weights,
             stage2=options.pop("stage2"),
-            source=str(tmp_path / "in"),
+            sources=[str(tmp_path / "in")],
             output=str(tmp_path / "out"),
             gt=None,
             picture=None,

@@ -114,6 +114,21 @@ def test_stopped_by_a_signal(program, film, whole, tmp_path, name):
     assert os.listdir(tmp_path) == ["out.mp4"]
 
 
+def test_signals_at_any_moment_stop_it(program, film, whole, tmp_path):
+    """Nothing hangs, and nothing but the journal stays."""
+    _, events = whole
+    moments = np.linspace(1, events - 1, 20).round().astype(int)
+    outputs = [tmp_path / str(at) / "out.mp4" for at in moments]
+    for output in outputs:
+        output.parent.mkdir()
+    stops = zip(outputs, [f"SIGTERM@{at}" for at in moments], strict=True)
+    codes, err = program(film, *itertools.chain.from_iterable(stops))
+    assert {one["code"] for one in codes} <= {0, 130} and "Traceback" not in err
+    for output, one in zip(outputs, codes, strict=True):
+        left = {path.name for path in output.parent.iterdir()}
+        assert left == {"out.mp4"} if one["code"] == 0 else left <= {"out.mp4", "out.mp4.part"}
+
+
 def test_a_full_disk(program, film, whole, tmp_path):
     expected, _ = whole
     output = tmp_path / "out.mp4"

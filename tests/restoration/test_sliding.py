@@ -120,7 +120,7 @@ def test_pieces_do_not_keep_each_others_features(monkeypatch):
         return out
 
     monkeypatch.setattr(sliding.Slider, "run", watched)
-    monkeypatch.setattr(segments, "WINDOWS_A_TILE", 3)
+    monkeypatch.setattr(segments, "WINDOWS_IN_A_GO", 3)
     model, video = Slide(), clip(8, 6, 9)
     out = restore(model, PARAMS, video, tile=(1, 5, 5), overlap=(0, 2, 2), ensemble=4)
     np.testing.assert_allclose(out, naively(video, model, "replicate"), rtol=1e-5)

@@ -135,7 +135,7 @@ def test_frames_come_out_as_soon_as_no_later_tile_shares_them_and_few_are_held()
     def restored():
         nonlocal computed
         settings = RestoreSettings((6, 0, 0), (2, 0, 0))
-        for segment in segments.segments([frames()], Toy(), settings, alone=True):
+        for segment in segments.segments([frames()], Toy(), settings):
             assert written == segment.start
             computed = segment.end
             clip = np.stack(list(segment.frames.values()))
