@@ -46,9 +46,13 @@ _OPTIONS = [
     click.option("--quantise", is_flag=True, help="Round to 8 bits between two stages."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Compute in it."),
     click.option("--fps", metavar="RATE", help="Of images that become a video: 25, 24000/1001."),
-    click.option("--codec", help="Encoder: libx264, libx265, libvpx-vp9, libsvtav1, prores_ks, "
-                 "ffv1."),
+    click.option("--codec", metavar="NAME",
+                 help="Encoder: h264, hevc, av1, vp9, prores or ffv1, which is lossless in .mkv."),
     click.option("--crf", type=int, help="Quality of the encoder, less is better.  [default: 15]"),
+    click.option("--pix_fmt", "--pix-fmt", metavar="FORMAT",
+                 help="Pixel format, as FFmpeg names it; by default one that keeps what there is."),
+    click.option("--deinterlace", is_flag=True,
+                 help="Make whole pictures of the frames that a video calls interlaced."),
     click.option("--damaged", type=click.Choice(["error", "skip"]), default="error",
                  help="skip: leave out what cannot be decoded of a broken video."),
     click.option("--gt", metavar="PATH", help="Ground truth, laid out as INPUT: prints scores."),
@@ -113,13 +117,20 @@ def _restore(paths: list[str], *, models: tuple[str, ...], **options: Any) -> No
         ensemble=int(options["ensemble"]),
         quantise=options["quantise"],
     )
-    reading = ReadOptions(options["fps"], options["damaged"], options["start"], options["frames"])
-    encoder = {key: options[key] for key in ("codec", "crf") if options[key] is not None}
+    reading = ReadOptions(
+        options["fps"],
+        options["damaged"],
+        options["start"],
+        options["frames"],
+        options["deinterlace"],
+    )
+    encoder = {key: options[key] for key in ("codec", "crf", "pix_fmt") if options[key] is not None}
     writing = OutputOptions(
         fps=options["fps"],
         overwrite=options["overwrite"],
         journal=options["journal"],
         scene_cuts=options["scene_cuts"],
+        deinterlaced=options["deinterlace"],
         encoder=encoder,
         scale=options["scale"],
         height=options["height"],

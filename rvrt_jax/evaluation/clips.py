@@ -9,12 +9,12 @@ from typing import Literal
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import check_free, check_outputs
+from rvrt_jax.media.encoders import OUTPUT_SUFFIXES
 from rvrt_jax.media.excerpt import excerpt
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.frames import is_video, open_frames
 from rvrt_jax.media.image_folders import natural_key
 from rvrt_jax.media.images import is_image
-from rvrt_jax.media.video_writer import OUTPUT_SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,12 @@ class ReadOptions:
     # Where to begin, and how many frames to take at most (`media.excerpt`).
     start: str | None = None
     frames: int | None = None
+    # Makes whole pictures of the frames that a video calls interlaced.
+    deinterlace: bool = False
 
     def open(self, path: str) -> FrameSource:
         """Opens a clip."""
-        source = open_frames(path, fps=self.fps, damaged=self.damaged)
+        source = open_frames(path, fps=self.fps, damaged=self.damaged, deinterlace=self.deinterlace)
         return excerpt(source, self.start, self.frames)
 
     def open_truth(self, path: str) -> FrameSource:

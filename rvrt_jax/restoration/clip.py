@@ -65,6 +65,8 @@ class OutputOptions:
     journal: bool = True
     # "auto": a scene is restored by itself. "off": the video is one scene, as published.
     scene_cuts: Literal["auto", "off"] = "off"
+    # Whether the frames that are read were deinterlaced, which they do not say.
+    deinterlaced: bool = False
     # For the encoder: see `media.frames.open_writer`.
     encoder: dict[str, Any] = dataclasses.field(default_factory=dict)
     # Output size over input size, or the size, if not that of the network (`output_size.choose`).
@@ -291,6 +293,7 @@ def _about(
         "scene cuts": options.scene_cuts,
         "size": [options.scale, options.height, options.width],
         "bits": source.bits,
+        "deinterlaced": options.deinterlaced,
     }
 
 
