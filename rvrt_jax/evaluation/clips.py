@@ -12,7 +12,7 @@ from rvrt_jax.files import check_free, check_outputs
 from rvrt_jax.media.encoders import OUTPUT_SUFFIXES
 from rvrt_jax.media.excerpt import excerpt
 from rvrt_jax.media.frame_source import FrameSource
-from rvrt_jax.media.frames import is_video, open_frames
+from rvrt_jax.media.frames import PIPE, is_video, open_frames
 from rvrt_jax.media.image_folders import natural_key
 from rvrt_jax.media.images import is_image
 
@@ -131,10 +131,13 @@ def check_paths(
     clips one whose output is taken is passed over.
     """
     read, written = list(inputs), [*outputs]
+    if any(PIPE in (clip.input, clip.output) and (clip.gt or clip.picture) for clip in clips):
+        raise UserError("a pipe is neither scored nor pictured: give files.")
     for clip in clips:
         read += _files_of(clip.input)
         read += _files_of(clip.gt) if clip.gt is not None else ()
     results = [path for clip in clips for path in (clip.output, clip.picture) if path]
+    results = [path for path in results if path != PIPE]
     check_outputs([*written, *results], inputs=read, overwrite=True)
     if not overwrite:
         for path in written if len(clips) > 1 else [*written, *results]:

@@ -19,6 +19,7 @@ from rvrt_jax.evaluation.metrics import mean
 from rvrt_jax.evaluation.score import score_frame, to_8_bits
 from rvrt_jax.files import check_free, is_taken, write_text
 from rvrt_jax.media.frame_source import FrameSource
+from rvrt_jax.media.frames import PIPE
 from rvrt_jax.restoration.clip import OutputOptions, Stages, check_second, put_on_device
 from rvrt_jax.restoration.clip import restore_clip as restore_file
 from rvrt_jax.restoration.settings import RestoreSettings
@@ -252,7 +253,7 @@ def restore_all(
             print(f"{where}{clip.name}: {clip.output} is there", file=sys.stderr)
             continue
         try:
-            if not options.overwrite:
+            if not options.overwrite and clip.output != PIPE:
                 check_free(clip.output)
             facts = restore_clip(stages, clip, settings, reading, options)
         except (UserError, OSError) as error:

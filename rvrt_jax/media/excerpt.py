@@ -31,7 +31,8 @@ def excerpt(
         raise UserError(f"frames is {frames}; give 1 or more.")
     if isinstance(source, VideoReader):
         return VideoExcerpt(source, start, frames)
-    assert isinstance(source, ImageReader)
+    if not isinstance(source, ImageReader):
+        raise UserError("a pipe is restored as a whole: leave start and frames out.")
     first = _first_frame(start, source.fps)
     part = copy.copy(source)
     stop = None if frames is None else first + frames

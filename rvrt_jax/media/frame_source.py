@@ -18,6 +18,7 @@ class FrameSource(abc.ABC):
     length: number of frames; of a video what the file announces, and a decoder may in rare cases
     give fewer. files: what is read. fps: None for images whose rate was not given. names: file
     names of images, None for a video. has_alpha: `alphas` gives opacity beside the frames.
+    length_known: False for a pipe, which can be read once, and whose length is a guess.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class FrameSource(abc.ABC):
     bits: int
     names: list[str] | None
     has_alpha: bool = False
+    length_known: bool = True
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]: ...

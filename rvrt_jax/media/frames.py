@@ -6,6 +6,7 @@ under their name only when they are complete.
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,9 @@ from rvrt_jax.media.frame_source import DTYPES, FrameSource
 from rvrt_jax.media.image_folders import FolderWriter, ImageReader
 from rvrt_jax.media.video_reader import VideoReader
 from rvrt_jax.media.video_writer import VideoWriter
+from rvrt_jax.media.y4m import Y4mReader, Y4mWriter
 
+PIPE = "-"  # the name of the standard input and output
 VIDEO_SUFFIXES = (
     *OUTPUT_SUFFIXES,
     *(".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp", ".y4m"),
@@ -67,7 +70,7 @@ def open_frames(
     damaged: Literal["error", "skip"] = "error",
     deinterlace: bool = False,
 ) -> FrameSource:
-    """Opens a folder of images, one image, a pattern of images, or a video file.
+    """Opens a folder of images, one image, a pattern of images, a video file, or "-", a pipe.
 
     fps: the rate of images, such as 25 or "24000/1001". A video has its own.
     damaged: what to do with a video that is cut short or broken: "skip" leaves out what cannot be
@@ -77,6 +80,8 @@ def open_frames(
     differ in size or depth, or fps is given for a video. See `ImageReader` and `VideoReader`.
     """
     path = os.fspath(path)
+    if path == PIPE:
+        return Y4mReader(sys.stdin.buffer)
     rate = None if fps is None else parse_fps(fps)
     if not os.path.isfile(path) or images.is_image(Path(path)):
         if deinterlace:
@@ -106,7 +111,9 @@ def open_writer(
     overwrite: bool = False,
     within: Path | None = None,
 ) -> Iterator[FrameWriter]:
-    """Opens a video file (by its suffix), or else a folder of PNG images; use it in a `with`.
+    """Opens a video file (by its suffix), "-" for a pipe, or else a folder of PNG images.
+
+    Use it in a `with`. A pipe gets YUV4MPEG2 (see `y4m`).
 
     Everything is written under a temporary name beside `path`, which it takes on leaving the `with`
     block; after an exception the temporary files are removed and `path` is as it was.
@@ -127,6 +134,12 @@ def open_writer(
     if bits not in DTYPES:
         raise ValueError(f"bits is {bits}; give 8 or 16.")
     target = Path(path)
+    if source is not None and not source.length_known:
+        fps = source.fps
+    if path == PIPE:
+        rate = _output_rate(path, fps if source is None else source.fps, None)
+        yield Y4mWriter(sys.stdout.buffer, height=height, width=width, bits=bits, fps=rate)
+        return
     if source is not None:
         check_outputs([path], inputs=source.files, overwrite=True)
     as_video = target.suffix != "" and not path.endswith(("/", os.sep)) and not target.is_dir()

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.frame_source import FrameSource
-from rvrt_jax.media.frames import FrameWriter, open_writer, to_uint
+from rvrt_jax.media.frames import PIPE, FrameWriter, open_writer, to_uint
 from rvrt_jax.media.video_reader import VideoReader
 from rvrt_jax.models.contract import Network, Params, Size
 from rvrt_jax.restoration import output_size
@@ -117,7 +117,7 @@ def restore_clip(
     diagnostics: tuple[dict, dict] = {}, {}
     with contextlib.ExitStack() as stack:
         journal = None
-        if options.journal:
+        if options.journal and source.length_known and output != PIPE:
             about = _about(stages, source, settings, options)
             journal = stack.enter_context(Journal(output, about, fresh=options.overwrite))
         plan, second = _plans(stages, name, size, settings, journal.plan if journal else None)
@@ -133,7 +133,7 @@ def restore_clip(
                 )  # fmt: skip
                 break
             except OutOfMemory as error:
-                if settings.tile != "auto" or second is not None:
+                if settings.tile != "auto" or second is not None or not source.length_known:
                     raise
                 print(f"{name}: {error} Trying a smaller one.", file=sys.stderr)
                 done = journal is not None and journal.done
@@ -174,7 +174,8 @@ def _attempt(
             )
         )
         done = sum(stop - start for start, stop in journal.done) if journal is not None else 0
-        bar = stack.enter_context(_bar(name, source.length, done))
+        length = source.length if source.length_known else None
+        bar = stack.enter_context(_bar(name, length, done))
         work = Work(
             *stages.first,
             settings.without_unused(stages.first[0]),
@@ -297,7 +298,9 @@ def _about(
     }
 
 
-def _bar(name: str, length: int, done: int) -> tqdm:
+def _bar(name: str, length: int | None, done: int) -> tqdm:
+    if length is None:
+        return tqdm(desc=name, unit=" frames", bar_format="{desc}: {n:.1f} [{elapsed}, {rate_fmt}]")
     shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} "
     shape += "[{elapsed}<{remaining}, {rate_noinv_fmt}]"  # frames/s even if slower than 1
     return tqdm(total=length, initial=done, unit=" frames", desc=name, bar_format=shape)

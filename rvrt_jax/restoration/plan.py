@@ -17,7 +17,7 @@ from rvrt_jax.models.contract import Network, Params, Size
 from rvrt_jax.restoration import programs
 from rvrt_jax.restoration.segments import windows_together
 from rvrt_jax.restoration.settings import RestoreSettings
-from rvrt_jax.restoration.tiling import call_shape, starts
+from rvrt_jax.restoration.tiling import call_shape
 
 _log = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ def _even(size: int, tile: int, overlap: int, multiple: int) -> int:
 
 def _count(size: int, tile: int, overlap: int) -> int:
     """Returns the number of tiles of an axis, 1 for a whole one."""
-    return len(starts(size, tile, overlap)) if 0 < tile < size else 1
+    return -(-(size - tile) // (tile - overlap)) + 1 if 0 < tile < size else 1
 
 
 def free_memory(share: float = SHARE) -> Budget:

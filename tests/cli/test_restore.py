@@ -1,5 +1,6 @@
 """The command `rvrt`: what a person with a film does with it."""
 
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from rvrt_jax.cli import rvrt
 from rvrt_jax.cli.restore import DEFAULT, MODELS
 from rvrt_jax.evaluation import preview
 from rvrt_jax.media.frames import open_frames, open_writer
+from rvrt_jax.media.y4m import Y4mReader, Y4mWriter
 from rvrt_jax.weights import catalogue
 from rvrt_jax.weights import load as loading
 
@@ -326,3 +328,27 @@ def test_scores_against_ground_truth(run, tmp_path):
     )  # fmt: skip
     assert code == 0 and "PSNR-Y" in out and picture.exists()
     assert json.loads(scores.read_text())["clips"][0]["scores"]["restored"]["psnr_rgb"] is None
+
+
+def test_pipes(toy, tmp_path):
+    """What comes in is enlarged on its way; nothing but frames goes out."""
+    frames = films.smooth(3)
+    pipe = io.BytesIO()
+    writer = Y4mWriter(pipe, height=48, width=64, bits=8, fps=films.NTSC)
+    for frame in frames:
+        writer.write(frame)
+    pipe.seek(0)
+    seen = np.stack(list(Y4mReader(io.BytesIO(pipe.getvalue()))))
+    result = CliRunner().invoke(rvrt, ["restore", "-", "-"], input=pipe.getvalue())
+    assert result.exit_code == 0, result.stderr
+    out = np.stack(list(Y4mReader(io.BytesIO(result.stdout_bytes))))
+    assert np.abs(out.astype(int) - larger(seen)).max() <= 3
+    output = tmp_path / "out.mkv"
+    arguments = ["restore", "-", str(output), "--codec", "ffv1"]
+    assert CliRunner().invoke(rvrt, arguments, input=pipe.getvalue()).exit_code == 0
+    with open_frames(output) as film:
+        assert film.fps == films.NTSC
+        np.testing.assert_array_equal(film.read_all(), larger(seen))
+    assert os.listdir(tmp_path) == ["out.mkv"]
+    result = CliRunner().invoke(rvrt, ["restore", "-", "-", "--gt", "x"], input=pipe.getvalue())
+    assert result.exit_code == 1 and "a pipe is neither scored" in result.stderr
