@@ -58,6 +58,8 @@ _OPTIONS = [
     click.option("--gt", metavar="PATH", help="Ground truth, laid out as INPUT: prints scores."),
     click.option("--compare", metavar="PNG", help="Picture to write: input, restored, truth."),
     click.option("--json", "scores", metavar="FILE", help="File for scores, times and settings."),
+    click.option("--one_by_one", "--one-by-one", is_flag=True,
+                 help="The images of a folder belong to no clip: each is restored by itself."),
     click.option("--skip_done", "--skip-done", is_flag=True,
                  help="Leave clips out whose output is there."),
     click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
@@ -156,6 +158,7 @@ def _restore(paths: list[str], *, models: tuple[str, ...], **options: Any) -> No
         settings=settings,
         reading=reading,
         options=writing,
+        one_by_one=options["one_by_one"],
         skip_done=options["skip_done"],
     )
     if len(report["clips"]) > 1:

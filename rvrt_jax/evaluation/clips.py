@@ -13,7 +13,7 @@ from rvrt_jax.media.encoders import OUTPUT_SUFFIXES
 from rvrt_jax.media.excerpt import excerpt
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.frames import PIPE, is_video, open_frames
-from rvrt_jax.media.image_folders import natural_key
+from rvrt_jax.media.image_folders import find_images, natural_key
 from rvrt_jax.media.images import is_image
 
 
@@ -53,14 +53,32 @@ class ReadOptions:
 
 
 def find_clips(
-    sources: Sequence[str], output: str, *, gt: str | None = None, picture: str | None = None
+    sources: Sequence[str],
+    output: str,
+    *,
+    gt: str | None = None,
+    picture: str | None = None,
+    one_by_one: bool = False,
 ) -> list[ClipFiles]:
     """Returns the clips that input paths stand for.
 
     A folder that holds no image, but folders or videos, is a clip for each of these; so are several
     paths, which patterns may stand for. They are written below `output` and scored against what has
     their name below `gt`. Anything else is one clip.
+    one_by_one: each image is a clip of its own, which becomes a PNG image below `output`.
     """
+    if one_by_one:
+        images = [file for source in sources for file in find_images(source)]
+        return [
+            ClipFiles(
+                file.name,
+                str(file),
+                os.path.join(output, f"{file.stem}.png"),
+                os.path.join(gt, file.name) if gt else None,
+                os.path.join(picture, f"{file.stem}.png") if picture else None,
+            )
+            for file in images
+        ]
     several = [path for source in sources for path in _clips_in(source)]
     if len(sources) == 1 and several == list(sources):
         source = Path(sources[0])

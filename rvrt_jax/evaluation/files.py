@@ -188,16 +188,18 @@ def run(
     settings: RestoreSettings,
     reading: ReadOptions,
     options: OutputOptions,
+    one_by_one: bool = False,
     skip_done: bool = False,
 ) -> dict:
     """Checks everything, restores all clips, prints and writes the results; returns them.
 
     weights, stage2: of the model and, if its result is to be restored once more, of a second one,
-    which the weights themselves say. skip_done: leaves clips out whose output is there.
+    which the weights themselves say. one_by_one: images are clips of their own. skip_done: leaves
+    clips out whose output is there.
     Raises UserError or OSError for what the user can change: for one clip before its first frame is
     computed where that can be known; of several clips, when all others are done.
     """
-    clips = find_clips(sources, output, gt=gt, picture=picture)
+    clips = find_clips(sources, output, gt=gt, picture=picture, one_by_one=one_by_one)
     loaded = loading.load_described(weights, model_name, **fields)
     stages = load_stages(loaded, stage2, settings)
     others = [path for path in (weights, stage2) if path and os.path.exists(path)]

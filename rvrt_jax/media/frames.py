@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.files import check_outputs, replacing
+from rvrt_jax.files import check_outputs, remove, replacing
 from rvrt_jax.media import images
 from rvrt_jax.media.colour import HDR_CURVES
 from rvrt_jax.media.containers import holds_video
@@ -26,6 +26,7 @@ from rvrt_jax.media.video_reader import VideoReader
 from rvrt_jax.media.video_writer import VideoWriter
 from rvrt_jax.media.y4m import Y4mReader, Y4mWriter
 
+PICTURE_SUFFIX = ".png"
 PIPE = "-"  # the name of the standard input and output
 VIDEO_SUFFIXES = (
     *OUTPUT_SUFFIXES,
@@ -111,7 +112,7 @@ def open_writer(
     overwrite: bool = False,
     within: Path | None = None,
 ) -> Iterator[FrameWriter]:
-    """Opens a video file (by its suffix), "-" for a pipe, or else a folder of PNG images.
+    """Opens a video file or a .png (by its suffix), "-" for a pipe, or else a folder of PNG images.
 
     Use it in a `with`. A pipe gets YUV4MPEG2 (see `y4m`).
 
@@ -145,8 +146,19 @@ def open_writer(
     as_video = target.suffix != "" and not path.endswith(("/", os.sep)) and not target.is_dir()
     _check_target(target, as_video=as_video, overwrite=overwrite)
     frame = {"height": height, "width": width, "bits": bits}
+    as_picture = as_video and target.suffix.lower() == PICTURE_SUFFIX
     with contextlib.ExitStack() as stack:
-        if as_video:
+        if as_picture:
+            if source is not None and source.length != 1:
+                raise UserError(
+                    f"{path} is one picture, but there are {source.length} frames. Give a folder "
+                    "(a name without suffix, or with / at its end) or a video."
+                )
+            partial = stack.enter_context(replacing(target, within=within))
+            folder = partial.with_name(f"{partial.name}.d")
+            stack.callback(remove, folder)
+            writer = FolderWriter(folder, names=[target.name], source=source, **frame)
+        elif as_video:
             video = source if isinstance(source, VideoReader) else None
             encoder = choose_encoder(
                 target, codec=codec, bits=bits, crf=crf, width=width, hdr=_is_hdr(video)
@@ -163,6 +175,9 @@ def open_writer(
         yield writer
         if writer.count == 0:
             raise UserError(f"{path}: there was no frame to write. Give a clip with frames.")
+        if as_picture:
+            (picture,) = folder.iterdir()
+            picture.replace(partial)
 
 
 def to_float(frames: np.ndarray) -> np.ndarray:

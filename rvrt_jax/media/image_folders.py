@@ -33,7 +33,7 @@ class ImageReader(FrameSource):
         truncated.
         """
         self.path, self.fps = Path(path), fps
-        self.files = _find_images(path)
+        self.files = find_images(path)
         self.names = [file.name for file in self.files]
         self.length = len(self.files)
         infos = [images.probe(file) for file in self.files]
@@ -72,7 +72,7 @@ class ImageReader(FrameSource):
             raise UserError(
                 f"{', '.join(odd[:_SHOWN])}{more}; the frames of a clip must have one size, which "
                 f"is {self.width}x{self.height} in {self.path}. Put clips into folders of their "
-                "own, and give pictures that belong to no clip one by one."
+                "own; pictures that belong to no clip are restored with rvrt restore --one_by_one."
             )
         for file, info in zip(files, infos, strict=False):
             if info.bits != self.bits:
@@ -138,7 +138,7 @@ class FolderWriter:
         return cv2.resize(alpha, (width, height), interpolation=filter_)
 
 
-def _find_images(path: str) -> list[Path]:
+def find_images(path: str) -> list[Path]:
     """Returns the images that a folder, a pattern or an image's own name stands for, in order."""
     if os.path.isdir(path):
         inside = list(Path(path).iterdir())

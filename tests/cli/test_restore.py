@@ -352,3 +352,20 @@ def test_pipes(toy, tmp_path):
     assert os.listdir(tmp_path) == ["out.mkv"]
     result = CliRunner().invoke(rvrt, ["restore", "-", "-", "--gt", "x"], input=pipe.getvalue())
     assert result.exit_code == 1 and "a pipe is neither scored" in result.stderr
+
+
+def test_pictures_one_by_one(run, tmp_path):
+    """Of several sizes, which are no clip; each becomes an image of its own."""
+    for name, height in (("a", 8), ("b", 9), ("c", 8)):
+        write(tmp_path / "in" / name, images(1, height=height))
+        (tmp_path / "in" / name / "00000000.png").rename(tmp_path / "in" / f"{name}.png")
+        (tmp_path / "in" / name).rmdir()
+    code, out = run(tmp_path / "in", tmp_path / "out")
+    assert code == 1 and "b.png is 12x9" in out and "--one_by_one" in out
+    code, out = run(tmp_path / "in", tmp_path / "out", "--one_by_one")
+    assert code == 0, out
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "b.png", "c.png"]
+    result = open_frames(tmp_path / "out/b.png").read_all()
+    np.testing.assert_array_equal(result, larger(images(1, height=9)))
+    code, _ = run(tmp_path / "in/a.png", tmp_path / "larger.png")
+    assert code == 0 and open_frames(tmp_path / "larger.png").height == 32

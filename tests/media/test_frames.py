@@ -161,7 +161,7 @@ def test_sizes_and_depths_must_agree(tmp_path):
     with pytest.raises(UserError, match=r"2\.jpg is 19x14; .* one size, which is 19x13"):
         open_frames(tmp_path)
     save(tmp_path / "3.png", picture(0, height=HEIGHT + 1))  # now the first is the odd one
-    with pytest.raises(UserError, match=r"1\.png is 19x13; .* which is 19x14 in .*one by one"):
+    with pytest.raises(UserError, match=r"1\.png is 19x13; .* which is 19x14 in .*one_by_one"):
         open_frames(tmp_path)
     save(tmp_path / "2.jpg", picture(0))
     save(tmp_path / "3.png", picture(0, dtype=np.uint16))
@@ -300,10 +300,22 @@ def test_the_input_is_never_overwritten(folder):
         write(folder, list(source), source=source, overwrite=True)
 
 
+def test_one_picture(folder, tmp_path):
+    with open_frames(folder / "2.png") as source:
+        (frame,) = source
+        write(tmp_path / "out.PNG", [frame], source=source)
+    np.testing.assert_array_equal(open_frames(tmp_path / "out.PNG").read_all(), frame[None])
+    with pytest.raises(ValueError, match="no name"):
+        write(tmp_path / "two.png", [frame, frame])
+    with open_frames(folder) as source, pytest.raises(UserError, match="there are 3 frames"):
+        write(tmp_path / "two.png", list(source), source=source)
+    assert sorted(path.name for path in tmp_path.iterdir() if path != folder) == ["out.PNG"]
+
+
 def test_output_that_cannot_be_chosen(tmp_path):
     for name, options, message in (
         ("out.mp5", {"fps": 25}, "cannot write .mp5"),
-        ("out.png", {"fps": 25}, "cannot write .png"),
+        ("out.jpg", {"fps": 25}, "cannot write .jpg"),
         ("out.mp4", {}, "images have no frame rate"),
         ("out.mp4", {"fps": "fast"}, "fps is fast"),
         ("out.mp4", {"fps": 0}, "above 0"),
