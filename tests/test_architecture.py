@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "weights": "models packages",
     "export": "models weights",
     "restoration": "models media parallel",
+    "web": "restoration weights media models",
     "evaluation": "restoration weights data media models ops parallel",
     "training": "evaluation restoration weights data media models parallel",
     "configs": "models data training",  # training.settings, whose defaults they spell out

@@ -1,0 +1,68 @@
+"""A page in the browser that restores films.
+
+python -m rvrt_jax.web [--host 127.0.0.1] [--port 7860]
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rvrt_jax.errors import UserError, exit_code
+from rvrt_jax.web import job
+
+LOCAL = "127.0.0.1"
+
+
+def run(limits: job.Limits, *, host: str, port: int) -> None:
+    """Serves the page until it is interrupted; removes all files in the end.
+
+    Raises UserError if gradio is not installed, OSError if the port is taken.
+    """
+    try:
+        from rvrt_jax.web import page
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; run: pip install 'rvrt_jax[web]'"
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="rvrt_jax_web_") as folder:
+        opened = page.serve(Path(folder), limits, host=host, port=port)
+        print(f"open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
+        if host != LOCAL:
+            print("everyone who reaches this address can use it: there is no login", flush=True)
+        try:
+            while True:
+                time.sleep(min(60, limits.kept_seconds / 2))
+                job.clean(Path(folder), older_than=limits.kept_seconds)
+        except KeyboardInterrupt:
+            opened.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    limits = job.Limits()
+    parser = argparse.ArgumentParser(
+        prog="python -m rvrt_jax.web", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--host", default=LOCAL, help=f"address to listen at ({LOCAL})")
+    parser.add_argument("--port", type=int, default=7860, help="(7860)")
+    parser.add_argument(
+        "--frames", type=int, default=limits.frames, help=f"restored at once ({limits.frames})"
+    )
+    parser.add_argument(
+        "--megabytes", type=int, default=limits.megabytes, help=f"of a file ({limits.megabytes})"
+    )
+    parser.add_argument(
+        "--kept_seconds", type=int, default=limits.kept_seconds,
+        help=f"how long files stay ({limits.kept_seconds})",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    limits = job.Limits(
+        frames=args.frames, megabytes=args.megabytes, kept_seconds=args.kept_seconds
+    )
+    return exit_code(lambda: run(limits, host=args.host, port=args.port))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
