@@ -23,6 +23,8 @@ from rvrt_jax.weights import catalogue
 from rvrt_jax.weights.load import load_described
 
 MODELS_KEPT = 2  # networks that stay in memory
+# How text files begin that make a decoder open other files and addresses.
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Result:
     output: Path  # a video, an image, or a zip of images
     before: Path  # one frame of the input, enlarged to the size of the output
     after: Path  # the same frame, restored
+    frames: int  # restored ...
+    of: int  # ... of so many in the file
 
 
 def model_names() -> list[str]:
@@ -98,7 +102,7 @@ def run(
         target = folder / (f"{path.stem}_restored.mp4" if video else "restored")
         watcher = _Watcher(source.length, progress)
         options = OutputOptions(journal=False, scene_cuts="auto")
-        restore_clip(
+        outcome = restore_clip(
             stages, source, str(target), settings, options, name=path.name, watcher=watcher
         )
     before, after = folder / "before.png", folder / "after.png"
@@ -107,7 +111,8 @@ def run(
     original = cv2.resize(original, (width, height), interpolation=cv2.INTER_CUBIC)
     for file, image in ((before, original), (after, restored)):
         cv2.imwrite(str(file), image[..., ::-1])
-    return Result(target if video else _one_file(target), before, after)
+    output = target if video else _one_file(target)
+    return Result(output, before, after, outcome.frames, whole.length)
 
 
 def _gathered(files: Sequence[str], folder: Path) -> Path:
@@ -117,6 +122,9 @@ def _gathered(files: Sequence[str], folder: Path) -> Path:
     for file in map(Path, files):
         if not (is_video(file) or is_image(file)):
             raise UserError(f"{file.name} is neither a video nor an image that is read here.")
+        with file.open("rb") as opened:
+            if opened.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(PLAYLISTS):
+                raise UserError(f"{file.name} is a list of other files, not a video.")
     videos = [file for file in files if is_video(file)]
     if videos and len(files) > 1:
         raise UserError(f"{len(files)} files with a video among them. Drop one video, or images.")

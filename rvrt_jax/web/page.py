@@ -20,7 +20,8 @@ def build(root: Path, limits: job.Limits) -> gr.Blocks:
     def restore(files, model, sigma, start, frames, size, progress=gr.Progress()):  # noqa: B008
         folder = root / "jobs" / secrets.token_hex(16)
         folder.mkdir(parents=True)
-        request = job.Request(files or [], model, sigma, start, int(frames), SIZES[size])
+        count = limits.frames if frames is None else int(frames)
+        request = job.Request(files or [], model, sigma, start or 0, count, SIZES[size])
         progress(0, desc="reading")
         try:
             result = job.run(
@@ -31,6 +32,8 @@ def build(root: Path, limits: job.Limits) -> gr.Blocks:
             )
         except (UserError, OSError) as error:
             raise gr.Error(str(error), duration=None) from error
+        if result.frames < result.of:
+            gr.Info(f"restored {result.frames} of the film's {result.of} frames", duration=None)
         return (str(result.before), str(result.after)), str(result.output)
 
     def show_sigma(model):
@@ -63,7 +66,11 @@ def build(root: Path, limits: job.Limits) -> gr.Blocks:
                         elem_id="start",
                     )
                     frames = gr.Number(
-                        100, minimum=1, precision=0, label="Frames at most", elem_id="frames"
+                        min(100, limits.frames),
+                        minimum=1,
+                        precision=0,
+                        label="Frames at most",
+                        elem_id="frames",
                     )
                 size = gr.Radio(list(SIZES), value=next(iter(SIZES)), label="Size", elem_id="size")
                 button = gr.Button("Restore", variant="primary", elem_id="restore")

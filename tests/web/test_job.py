@@ -1,0 +1,126 @@
+"""What happens to an upload, without the page."""
+
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rvrt_jax.errors import UserError
+from rvrt_jax.media.frames import open_frames
+from rvrt_jax.web import job
+from rvrt_jax.web.__main__ import main
+
+LIMITS = job.Limits(frames=4, pixels=64 * 64)
+
+
+def film(path: Path, shades, *, size=(32, 16)) -> str:
+    """Writes grey frames to a video of ten frames a second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, size)
+    for shade in shades:
+        writer.write(np.full((size[1], size[0], 3), shade, np.uint8))
+    writer.release()
+    return str(path)
+
+
+def run(files, folder: Path, **options) -> job.Result:
+    folder.mkdir(exist_ok=True)
+    request = job.Request(files, "edvr_tiny", **{"frames": 4, **options})
+    return job.run(request, folder, LIMITS, lambda done, total: None)
+
+
+def test_a_part_of_a_film_is_restored(tmp_path):
+    source = film(tmp_path / "grey.mp4", (40, 80, 120, 160, 200))
+    seen = []
+    request = job.Request([source], "edvr_tiny", start=0.2, frames=2)
+    (tmp_path / "job").mkdir()
+    result = job.run(request, tmp_path / "job", LIMITS, lambda *count: seen.append(count))
+    assert seen == [(1, 2), (2, 2)]
+    assert result.output.name == "grey_restored.mp4"
+    assert (result.frames, result.of) == (2, 5)
+    with open_frames(result.output) as frames:
+        restored = frames.read_all()
+    assert restored.shape == (2, 64, 128, 3)
+    np.testing.assert_allclose(restored.mean((1, 2, 3)), (120, 160), atol=6)
+    before, after = (cv2.imread(str(path)) for path in (result.before, result.after))
+    assert before.shape == after.shape == (64, 128, 3)
+    np.testing.assert_allclose((before.mean(), after.mean()), (160, 160), atol=6)
+
+
+def test_images_come_back_in_order_as_a_zip(tmp_path):
+    paths = []
+    for name, shade in (("b.png", 200), ("a.png", 50)):
+        paths.append(str(tmp_path / name))
+        cv2.imwrite(paths[-1], np.full((16, 32, 3), shade, np.uint8))
+    result = run(paths, tmp_path / "job")
+    with zipfile.ZipFile(result.output) as archive:
+        images = [np.frombuffer(archive.read(name), np.uint8) for name in archive.namelist()]
+    shades = [cv2.imdecode(image, cv2.IMREAD_COLOR).mean() for image in images]
+    np.testing.assert_allclose(shades, (50, 200), atol=6)
+    one = run(paths[:1], tmp_path / "one")
+    assert one.output.suffix == ".png" and cv2.imread(str(one.output)).shape == (64, 128, 3)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda at: [], "no file yet"),
+        (lambda at: [at / "notes.txt"], "notes.txt is neither a video nor an image"),
+        (lambda at: [at / "broken.mp4"], "broken.mp4"),
+        (lambda at: [at / "list.mp4"], "list.mp4 is a list of other files"),
+        (lambda at: [at / "grey.mp4", at / "a.png"], "2 files with a video among them"),
+        (lambda at: [at / "large.mp4"], "frames are 96x64.*4,096 pixels.*command line"),
+    ],
+)
+def test_what_cannot_be_restored_is_explained(tmp_path, make, message):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "broken.mp4").write_bytes(b"\0" * 1000)
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 32, 3), np.uint8))
+    film(tmp_path / "grey.mp4", (40, 80))
+    film(tmp_path / "large.mp4", (40,), size=(96, 64))
+    with pytest.raises(UserError, match=message):
+        run(make(tmp_path), tmp_path / "job")
+
+
+@pytest.mark.parametrize("frames", [0, 5])
+def test_too_many_frames_are_refused(tmp_path, frames):
+    source = film(tmp_path / "grey.mp4", (40, 80))
+    with pytest.raises(UserError, match=f"{frames} frames.*1 to 4.*shorter part"):
+        run([source], tmp_path / "job", frames=frames)
+
+
+def test_a_model_by_path_is_refused(tmp_path):
+    """A name is chosen from a list; nobody reads files of the server."""
+    request = job.Request([str(tmp_path / "a.png")], "/etc/passwd")
+    with pytest.raises(UserError, match="no model '/etc/passwd'"):
+        job.run(request, tmp_path, LIMITS, lambda *_: None)
+
+
+def test_old_files_are_removed_and_new_ones_kept(tmp_path):
+    for name in ("jobs/a/film.mp4", "files/b/film.mp4", "jobs/c/film.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"film")
+    hour_ago = time.time() - 3700
+    for path in (tmp_path / "jobs/a", tmp_path / "files/b"):
+        os.utime(path / "film.mp4", (hour_ago, hour_ago))
+    job.clean(tmp_path, older_than=3600)
+    assert [path.name for path in (tmp_path / "jobs/c").iterdir()] == ["film.mp4"]
+    left = [path for path in tmp_path.rglob("film.mp4")]
+    assert left == [tmp_path / "jobs/c/film.mp4"]
+    for folder in (tmp_path / "jobs/a", tmp_path / "files/b"):  # removed a turn later
+        os.utime(folder, (hour_ago, hour_ago))
+    job.clean(tmp_path, older_than=3600)
+    assert not (tmp_path / "jobs/a").exists() and (tmp_path / "jobs/c").exists()
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "rvrt_jax.web.page", raising=False)
+    assert main(["--port", "1"]) == 1
+    assert "pip install 'rvrt_jax[web]'" in capsys.readouterr().err
