@@ -12,7 +12,8 @@ from jax import Array
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Params
-from rvrt_jax.models.rvrt import RVRT, GuidedDeformAttn, clip_guidance
+from rvrt_jax.models.guided_attention import GuidedDeformAttn
+from rvrt_jax.models.rvrt import RVRT, clip_guidance
 from rvrt_jax.ops.deform_attn import tap_positions
 from rvrt_jax.ops.sample import bilinear_sample_plain, pixel_grid
 

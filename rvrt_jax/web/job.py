@@ -23,8 +23,6 @@ from rvrt_jax.weights import catalogue
 from rvrt_jax.weights.load import load_described
 
 MODELS_KEPT = 2  # networks that stay in memory
-# How text files begin that make a decoder open other files and addresses.
-PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +120,6 @@ def _gathered(files: Sequence[str], folder: Path) -> Path:
     for file in map(Path, files):
         if not (is_video(file) or is_image(file)):
             raise UserError(f"{file.name} is neither a video nor an image that is read here.")
-        with file.open("rb") as opened:
-            if opened.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(PLAYLISTS):
-                raise UserError(f"{file.name} is a list of other files, not a video.")
     videos = [file for file in files if is_video(file)]
     if videos and len(files) > 1:
         raise UserError(f"{len(files)} files with a video among them. Drop one video, or images.")

