@@ -1,4 +1,4 @@
-"""The installed command `rvrt`: restore, weights, convert, prepare.
+"""The installed command `rvrt`: restore, weights, convert, prepare, export, web.
 
 Subcommands import what they need when they are called, so that help and mistakes answer at once.
 """
@@ -46,6 +46,24 @@ def convert(arguments: tuple[str, ...]) -> None:
 def prepare(arguments: tuple[str, ...]) -> None:
     """Prepare data for training and testing: NAME --source DIR."""
     from rvrt_jax.data.prepare import __main__ as program
+
+    sys.exit(program.main(list(arguments)))
+
+
+@rvrt.command(context_settings=_AS_IT_IS, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def export(arguments: tuple[str, ...]) -> None:
+    """Write a network of one size for other runtimes: MODEL OUT.rvrt or OUT.onnx."""
+    from rvrt_jax.export import __main__ as program
+
+    sys.exit(program.main(list(arguments)))
+
+
+@rvrt.command(context_settings=_AS_IT_IS, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def web(arguments: tuple[str, ...]) -> None:
+    """Open a page in the browser that restores films."""
+    from rvrt_jax.web import __main__ as program
 
     sys.exit(program.main(list(arguments)))
 

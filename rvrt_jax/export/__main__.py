@@ -1,7 +1,7 @@
 """Writes a network of one size to a file that runs elsewhere.
 
-python -m rvrt_jax.export MODEL out.rvrt --frames 8 --height 96 --width 160
-python -m rvrt_jax.export MODEL out.onnx --frames 8 --height 96 --width 160
+rvrt export MODEL out.rvrt --frames 8 --height 96 --width 160
+rvrt export MODEL out.onnx --frames 8 --height 96 --width 160
 """
 
 import argparse
@@ -46,12 +46,10 @@ def export(
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m rvrt_jax.export",
+        prog="rvrt export",
         description="Write a network of one size to a file that runs without rvrt_jax.",
     )
-    parser.add_argument(
-        "model", help="a name that `python -m rvrt_jax.weights list` shows, or a file or run"
-    )
+    parser.add_argument("model", help="a name that `rvrt weights list` shows, or a file or run")
     parser.add_argument("output", help="NAME.rvrt for StableHLO, NAME.onnx for ONNX")
     for name in ("frames", "height", "width"):
         parser.add_argument(f"--{name}", type=int, required=True, help="of the input")

@@ -1,1 +1,1 @@
-"""A page in the browser that restores films: `python -m rvrt_jax.web`."""
+"""A page in the browser that restores films: `rvrt web`."""

@@ -1,6 +1,6 @@
 """A page in the browser that restores films.
 
-python -m rvrt_jax.web [--host 127.0.0.1] [--port 7860]
+rvrt web [--host 127.0.0.1] [--port 7860]
 """
 
 import argparse
@@ -42,9 +42,7 @@ def run(limits: job.Limits, *, host: str, port: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     limits = job.Limits()
-    parser = argparse.ArgumentParser(
-        prog="python -m rvrt_jax.web", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="rvrt web", description=__doc__.split("\n")[0])
     parser.add_argument("--host", default=LOCAL, help=f"address to listen at ({LOCAL})")
     parser.add_argument("--port", type=int, default=7860, help="(7860)")
     parser.add_argument(

@@ -99,7 +99,7 @@ def run(
         video = is_video(path)
         target = folder / (f"{path.stem}_restored.mp4" if video else "restored")
         watcher = _Watcher(source.length, progress)
-        options = OutputOptions(journal=False, scene_cuts="auto")
+        options = OutputOptions(journal=False, scene_cuts="auto", scale=request.scale)
         outcome = restore_clip(
             stages, source, str(target), settings, options, name=path.name, watcher=watcher
         )

@@ -45,7 +45,7 @@ def build(root: Path, limits: job.Limits) -> gr.Blocks:
             "# Restore a film\n"
             f"Up to {limits.megabytes} MB, {limits.frames} frames and {limits.pixels:,} pixels a "
             f"frame. Files are removed after {limits.kept_seconds // 60} minutes. "
-            "`rvrt_jax` on the command line has no limits."
+            "`rvrt restore` on the command line has no limits."
         )
         with gr.Row():
             with gr.Column():

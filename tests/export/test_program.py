@@ -10,8 +10,10 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers.small import small
 
+from rvrt_jax.cli import rvrt
 from rvrt_jax.errors import UserError
 from rvrt_jax.export import program
 from rvrt_jax.export.__main__ import export, main
@@ -112,11 +114,12 @@ def test_other_mistakes_are_explained(tmp_path, capsys):
     assert taken.read_text() == "mine"
 
 
-def test_the_command_writes_a_file_and_names_its_licence(tmp_path, capsys):
+def test_the_command_writes_a_file_and_names_its_licence(tmp_path):
     output = tmp_path / "out.rvrt"
     command = ["edvr_tiny", str(output), "--frames", "5", "--height", "16", "--width", "20"]
-    assert main([*command, "--platforms", "cpu"]) == 0
-    printed = capsys.readouterr().out
+    done = CliRunner().invoke(rvrt, ["export", *command, "--platforms", "cpu"])
+    assert done.exit_code == 0
+    printed = done.output
     assert "(1, 5, 16, 20, 3) -> (1, 1, 64, 80, 3)" in printed and "Apache-2.0" in printed
     assert zipfile.is_zipfile(output)
 

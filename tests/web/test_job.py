@@ -51,6 +51,14 @@ def test_a_part_of_a_film_is_restored(tmp_path):
     np.testing.assert_allclose((before.mean(), after.mean()), (160, 160), atol=6)
 
 
+def test_the_size_can_be_chosen(tmp_path):
+    source = film(tmp_path / "grey.mp4", (40, 80))
+    result = run([source], tmp_path / "job", scale="2")
+    with open_frames(result.output) as frames:
+        assert (frames.height, frames.width) == (32, 64)
+    assert cv2.imread(str(result.before)).shape == (32, 64, 3)
+
+
 def test_images_come_back_in_order_as_a_zip(tmp_path):
     paths = []
     for name, shade in (("b.png", 200), ("a.png", 50)):

@@ -41,7 +41,7 @@ def address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "rvrt_jax.web", "--port", str(port), "--frames", "6"]
+    command = [sys.executable, "-m", "rvrt_jax.cli", "web", "--port", str(port), "--frames", "6"]
     with subprocess.Popen(
         [*command, "--megabytes", "1"],
         cwd=ROOT,
