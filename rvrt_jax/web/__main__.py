@@ -42,7 +42,9 @@ def run(limits: job.Limits, *, host: str, port: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     limits = job.Limits()
-    parser = argparse.ArgumentParser(prog="rvrt web", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="rvrt web", description="Open a page in the browser that restores films."
+    )
     parser.add_argument("--host", default=LOCAL, help=f"address to listen at ({LOCAL})")
     parser.add_argument("--port", type=int, default=7860, help="(7860)")
     parser.add_argument(

@@ -81,7 +81,7 @@ def takes_noise_level(name: str) -> bool:
 
 
 def run(
-    request: Request, folder: Path, limits: Limits, progress: Callable[[int, int], None]
+    request: Request, folder: Path, limits: Limits, progress: Callable[[int, int], object]
 ) -> Result:
     """Restores an upload into `folder`, which must be empty.
 
@@ -159,7 +159,7 @@ def _one_file(folder: Path) -> Path:
 class _Watcher:
     """Counts frames, and keeps the one in the middle."""
 
-    def __init__(self, length: int, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, length: int, progress: Callable[[int, int], object]) -> None:
         self._length, self._progress = length, progress
         self._count = 0
         self._pair: tuple[np.ndarray, np.ndarray] | None = None

@@ -5,13 +5,14 @@ import secrets
 from pathlib import Path
 
 import gradio as gr
+from gradio.themes import Default
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.web import job
 
 WAITING = 16  # requests that may wait; further ones are told to come later
 SIZES = {"as the model gives it": None, "twice the input": "2", "as the input": "1"}
-FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none from the network
+FONTS = ("system-ui", "sans-serif")  # none from the network
 
 
 def build(root: Path, limits: job.Limits) -> gr.Blocks:
@@ -102,6 +103,6 @@ def serve(root: Path, limits: job.Limits, *, host: str, port: int) -> gr.Blocks:
         prevent_thread_lock=True,
         quiet=True,
         footer_links=["gradio"],
-        theme=gr.themes.Default(**FONTS),
+        theme=Default(font=FONTS, font_mono=("monospace",)),
     )
     return page
