@@ -8,6 +8,7 @@ AVI all state their length, so that comparing it with the file's size finds the 
 import array
 import collections
 import contextlib
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         # Playlists must not make FFmpeg fetch other things; some AVI tags are not UTF-8. FFmpeg
         # takes any clock of a transport stream that starts again for one that has run over.
         options = {"protocol_whitelist": "file", "correct_ts_overflow": "0"}
-        container = av.open(str(path), "r", options=options, metadata_errors="replace")
+        # A name such as film:1.mkv stands for no protocol where folders come before it.
+        container = av.open(os.path.abspath(path), "r", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
         if missing_bytes(path) is None:
             raise UserError(

@@ -25,7 +25,7 @@ class Encoder:
     keeps_shape: bool = False
     odd_sizes: bool = False  # shares colours between pixels at odd sizes too
     full_range: bool = True  # can say that pixels use the full range
-    min_width: int = 1  # below it the encoder is not safe
+    smallest: tuple[int, int] = (1, 1)  # height, width: below the encoder is not safe
     hdr: tuple[str, str, str] | None = None  # see `hdr.Hdr.encoder_options`
 
 
@@ -50,7 +50,7 @@ ENCODERS = {
         51,
         keeps_shape=True,
         # Between 33 and 48 pixels x265 4.2 writes past its buffers and takes the process down.
-        min_width=64,
+        smallest=(1, 64),
         hdr=("x265-params", "master-display", "max-cll"),
     ),
     "libvpx-vp9": Encoder(
@@ -66,6 +66,7 @@ ENCODERS = {
         {"preset": "5"},
         63,
         odd_sizes=True,
+        smallest=(28, 28),  # SVT-AV1 4.1 waits for ever at 16x128 and 24x2000
         hdr=("svtav1-params", "mastering-display", "content-light"),
     ),
     "prores_ks": Encoder(
@@ -125,7 +126,7 @@ def _usual(suffix: str, bits: int, width: int, hdr: bool) -> str:
     if suffix == ".webm":
         return "libvpx-vp9" if bits == 8 else "libsvtav1"
     hevc = ENCODERS["libx265"]
-    return "libx265" if hdr and suffix in hevc.suffixes and width >= hevc.min_width else "libx264"
+    return "libx265" if hdr and suffix in hevc.suffixes and width >= hevc.smallest[1] else "libx264"
 
 
 def choose_format(

@@ -208,6 +208,8 @@ class VideoReader(FrameSource):
         if not rates or stream.time_base is None:
             raise UserError(f"{self.path} does not say how fast it plays. Convert it first.")
         self._time_base = stream.time_base
+        if scan.count > 1 and scan.stamps is not None and np.all(np.diff(scan.stamps) == 1):
+            rates.insert(0, 1 / stream.time_base)  # AVI counts frames: it is exact
         constant = [rate for rate in rates if _is_constant(scan, self._time_base, rate)]
         self.is_constant = len(constant) > 0
         self.rate = self.fps = constant[0] if constant else rates[-1]

@@ -70,11 +70,11 @@ class VideoWriter:
                 f"{video.path} has a variable frame rate, which AVI cannot hold. "
                 "Write .mkv or .mp4."
             )
-        least = ENCODERS[codec].min_width
-        if width < least:
+        rows, columns = ENCODERS[codec].smallest
+        if height < rows or width < columns:
             raise UserError(
-                f"the frames are {width} pixels wide; {codec} writes {least} and more. Use h264 or "
-                "av1."
+                f"the frames are {width}x{height}; {codec} is safe from {columns}x{rows} on. "
+                "Use h264 (not in .webm) or ffv1 (in .mkv)."
             )
         self.count = 0
         self.dropped = ["transparency"] if source is not None and source.has_alpha else []

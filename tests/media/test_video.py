@@ -68,12 +68,27 @@ def test_every_codec_keeps_size_and_picture(tmp_path, suffix, codec, bits, heigh
         assert pix_fmt == ("yuv420p" if height % 2 == width % 2 == 0 else "yuv444p")
 
 
-def test_x265_refuses_the_widths_at_which_it_crashes(tmp_path):
-    size = {"height": 48, "width": 48}
-    with pytest.raises(UserError, match="48 pixels wide.*h264"):
-        with open_writer(tmp_path / "a.mp4", fps=25, codec="libx265", **size):
+@pytest.mark.parametrize(("codec", "height", "width"), [("hevc", 48, 48), ("av1", 16, 128)])
+def test_sizes_at_which_encoders_crash_or_hang_are_refused(tmp_path, codec, height, width):
+    with pytest.raises(UserError, match=f"the frames are {width}x{height}; .* Use h264"):
+        with open_writer(tmp_path / "a.mp4", fps=25, codec=codec, height=height, width=width):
             pass
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (5, 7), (16, 2000), (1, 3)])
+@pytest.mark.parametrize("suffix, codec", [(".mp4", None), (".mkv", "ffv1"), (".webm", None)])
+def test_tiny_and_narrow_frames(tmp_path, size, suffix, codec):
+    """Of one colour, which every colour resolution keeps."""
+    height, width = size
+    frames = np.zeros((3, height, width, 3), np.uint8) + np.uint8([200, 40, 90])
+    path = tmp_path / f"a{suffix}"
+    with open_writer(path, fps=25, height=height, width=width, codec=codec, crf=5) as writer:
+        for frame in frames:
+            writer.write(frame)
+    read = open_frames(path).read_all()
+    assert read.shape == frames.shape
+    assert np.abs(read.astype(int) - frames).max() <= (0 if codec == "ffv1" else 6)
 
 
 def test_x264_frames_are_not_cut_into_slices(tmp_path):
