@@ -58,6 +58,17 @@ class Scan:
     complete: bool
     offsets: tuple[Fraction, ...]
 
+    def is_constant(self, time_base: Fraction, rate: Fraction) -> bool:
+        """Tells whether all frames are where a rate puts them, but for rounding of their stamps."""
+        if self.stamps is None or len(self.stamps) == 0:
+            return True  # without stamps the rate is all there is
+        seconds = (self.stamps - self.stamps[0]) * float(time_base)
+        error = np.abs(seconds - np.arange(len(seconds)) / float(rate)).max()
+        # One unit of the file's clock, or 1 ms where it came from a file with such a clock
+        # (Matroska).
+        rounding = max(float(time_base), 1e-3) * 1.01
+        return bool(error <= min(rounding, 0.25 / float(rate)))
+
 
 @contextlib.contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:

@@ -26,7 +26,7 @@ class Encoder:
     odd_sizes: bool = False  # shares colours between pixels at odd sizes too
     full_range: bool = True  # can say that pixels use the full range
     smallest: tuple[int, int] = (1, 1)  # height, width: below the encoder is not safe
-    hdr: tuple[str, str, str] | None = None  # see `hdr.Hdr.encoder_options`
+    hdr: tuple[str, str, str] | None = None  # see `side_data.Hdr.encoder_options`
 
 
 _8_BITS = ("yuv420p", "yuv422p", "yuv444p")

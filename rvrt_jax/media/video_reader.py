@@ -8,23 +8,20 @@ import array
 import itertools
 import logging
 import math
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideDataContainer
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.media import hdr
+from rvrt_jax.media import side_data
 from rvrt_jax.media.colour import (
     ACCURATE,
     HDR_CURVES,
@@ -42,7 +39,7 @@ from rvrt_jax.media.joins import PartClock
 
 _WITH_ALPHA = {8: "rgba", 16: "rgba64le"}
 
-_LOOKED_AT = 5  # frames, to find interlaced ones: of a telecined film 2 in 5 are
+_LOOKED_AT = 5  # frames: of a telecined film 2 in 5 are interlaced
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +54,7 @@ class VideoReader(FrameSource):
     offsets: what to add to the times of each part of a joined film, in seconds (see `joins`).
     is_excerpt: whether the file has more before or behind (see `excerpt`).
     pixel_format: FFmpeg's name of the first frame's, which says depth and colour resolution.
+    has_captions: whether the first frames hold closed captions.
     """
 
     is_excerpt = False
@@ -92,8 +90,7 @@ class VideoReader(FrameSource):
             if frame is None:
                 raise UserError(f"{path} has no frame that can be decoded. Copy it again.")
             self._describe(container, stream, frame)
-            if frame.interlaced_frame or any(other.interlaced_frame for _, other in frames):
-                self._note_interlaced()
+            self._look_at(itertools.chain([frame], (other for _, other in frames)))
             self._find_rate(stream, scan)
         self.length = scan.count
         self.offsets = scan.offsets
@@ -174,11 +171,11 @@ class VideoReader(FrameSource):
 
     def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> None:
         """Takes size, depth and tags from the first frame; they must hold for all."""
-        self._rotation, self._orientation = frame.rotation, _orientation(frame, self.path)
+        self._rotation, self._orientation = frame.rotation, side_data.orientation(frame, self.path)
         turned = self._orientation[0]
         size = frame.height, frame.width
         self.height, self.width = size[::-1] if turned else size
-        self.pixel_format, self.hdr = frame.format.name, hdr.read(frame)
+        self.pixel_format, self.hdr = frame.format.name, side_data.hdr(frame)
         self.bits = 16 if frame.format.components[0].bits > 8 else 8
         self.has_alpha = any(component.is_alpha for component in frame.format.components)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(1)
@@ -194,8 +191,13 @@ class VideoReader(FrameSource):
         if frame.color_trc in HDR_CURVES:
             _log.warning("%s is HDR: its code values go through as they are.", self.path)
 
-    def _note_interlaced(self) -> None:
-        if not self._deinterlace:
+    def _look_at(self, frames: Iterable[VideoFrame]) -> None:
+        """Finds out what the first frames say of the film."""
+        interlaced = self.has_captions = False
+        for frame in frames:
+            interlaced |= frame.interlaced_frame
+            self.has_captions |= side_data.has_captions(frame)
+        if interlaced and not self._deinterlace:
             _log.warning(
                 "%s is interlaced: moving edges will stay combed unless it is deinterlaced "
                 "(deinterlace=True, --deinterlace).",
@@ -210,7 +212,7 @@ class VideoReader(FrameSource):
         self._time_base = stream.time_base
         if scan.count > 1 and scan.stamps is not None and np.all(np.diff(scan.stamps) == 1):
             rates.insert(0, 1 / stream.time_base)  # AVI counts frames: it is exact
-        constant = [rate for rate in rates if _is_constant(scan, self._time_base, rate)]
+        constant = [rate for rate in rates if scan.is_constant(self._time_base, rate)]
         self.is_constant = len(constant) > 0
         self.rate = self.fps = constant[0] if constant else rates[-1]
         self.clock = 1 / self.rate if constant else self._time_base
@@ -301,40 +303,13 @@ class VideoReader(FrameSource):
         swap, mirror, flip = self._orientation
         if frame.rotation != self._rotation:
             # Asked for when needed only: PyAV then frees a frame no sooner than the collector runs.
-            swap, mirror, flip = _orientation(frame, self.path)
+            swap, mirror, flip = side_data.orientation(frame, self.path)
         if swap:
             rgb = rgb.swapaxes(0, 1)
         return np.ascontiguousarray(rgb[:: -1 if flip else 1, :: -1 if mirror else 1])
-
-
-def _orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
-    """Returns (swap axes, then mirror left-right, then flip top-bottom) that set a frame upright.
-
-    The display matrix maps a pixel (x, y) to (a x + c y, b x + d y), in 1/65536.
-    """
-    matrix = cast(SideDataContainer, frame.side_data).get(SideDataType.DISPLAYMATRIX)
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
-    if (a == d == 0) == (b == c == 0):
-        raise UserError(
-            f"{path} is to be shown at a slant of {frame.rotation} degrees. Turn it first."
-        )
-    return b != 0, a + c < 0, b + d < 0
 
 
 def _exact(rate: Fraction) -> Fraction:
     """Returns a rate n * 1000 / 1001 as such, which Matroska files bring back slightly rounded."""
     ntsc = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
     return ntsc if abs(ntsc / rate - 1) < 1e-6 else rate
-
-
-def _is_constant(scan: Scan, time_base: Fraction, rate: Fraction) -> bool:
-    """Tells whether all frames are where the rate puts them, but for rounding of their stamps."""
-    if scan.stamps is None or len(scan.stamps) == 0:
-        return True  # without stamps the rate is all there is
-    seconds = (scan.stamps - scan.stamps[0]) * float(time_base)
-    error = np.abs(seconds - np.arange(len(seconds)) / float(rate)).max()
-    # One unit of the file's clock, or 1 ms where it came from a file with such a clock (Matroska).
-    rounding = max(float(time_base), 1e-3) * 1.01
-    return bool(error <= min(rounding, 0.25 / float(rate)))

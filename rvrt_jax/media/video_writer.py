@@ -78,6 +78,8 @@ class VideoWriter:
             )
         self.count = 0
         self.dropped = ["transparency"] if source is not None and source.has_alpha else []
+        if video is not None and video.has_captions:
+            self.dropped.append("closed captions")
         self._shape, self._bits, self._source = (height, width, 3), bits, video
         self._clock = video.clock if video else 1 / fps
         self._companions: Companions | None = None

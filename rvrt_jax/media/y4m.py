@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from av.video.format import VideoFormat
@@ -107,7 +107,7 @@ class Y4mWriter:
         )
         self._stream.write(_FRAME + b"\n")
         for plane in picture.planes:
-            rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+            rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(plane.height, plane.line_size)
             self._stream.write(rows[:, : width * self._bits // 8].tobytes())
         self._stream.flush()
         self.count += 1

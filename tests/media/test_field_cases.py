@@ -82,6 +82,45 @@ def test_all_tracks_are_kept(tmp_path):
     assert [d for d, _ in texts[0]] == [d for d, _ in texts[1]] and len(texts[0]) > 0
 
 
+def test_closed_captions_are_named(tmp_path):
+    """They hide in the picture's own stream; three bytes of them here."""
+    path = make(tmp_path / "in.h264", smooth(3), codec="libx264", pix_fmt="yuv420p", rate=25)
+    data = path.read_bytes()
+    assert copy(path, tmp_path / "without.mp4").dropped == []
+    payload = b"\xb5\x00\x31GA94\x03\x41\xff\xfc\x94\x2c\xff"  # ATSC A/53, part 4
+    message = b"\x00\x00\x01\x06\x04" + bytes([len(payload)]) + payload + b"\x80"
+    picture = data.index(b"\x00\x00\x01\x65")
+    path.write_bytes(data[:picture] + message + data[picture:])
+    assert copy(path, tmp_path / "with.mp4").dropped == ["closed captions"]
+
+
+def test_subtitles_with_fonts_that_do_not_fit_are_named(tmp_path):
+    script = tmp_path / "in.ass"
+    script.write_text(
+        "[Script Info]\nScriptType: v4.00+\n[V4+ Styles]\nFormat: Name, Fontname\n"
+        "Style: Default,letters\n[Events]\nFormat: Start, End, Style, Text\n"
+        "Dialogue: 0:00:00.10,0:00:00.50,Default,Hello\n"
+    )
+    whole = film(tmp_path / "whole.mp4")
+    with (
+        av.open(str(whole)) as picture,
+        av.open(str(script)) as text,
+        av.open(str(tmp_path / "in.mkv"), "w") as out,
+    ):
+        inputs = [picture.streams.video[0], text.streams.subtitles[0]]
+        targets = [out.add_stream_from_template(stream) for stream in inputs]
+        out.add_attachment("letters.ttf", "application/x-truetype-font", b"letters")
+        for stream, target in zip(inputs, targets, strict=True):
+            for packet in stream.container.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = target
+                    out.mux(packet)
+    assert copy(tmp_path / "in.mkv", tmp_path / "out.mkv").dropped == []
+    assert packets(tmp_path / "out.mkv", "subtitle") == packets(tmp_path / "in.mkv", "subtitle")
+    dropped = copy(tmp_path / "in.mkv", tmp_path / "out.mp4").dropped
+    assert dropped[0] == "stream 1 (subtitle, ssa)" and "attachment" in dropped[1]
+
+
 # --- time
 
 

@@ -1,12 +1,18 @@
-"""What a film says of the screen that it was made on, for HDR: read from frames, for encoders."""
+"""What frames carry beside their pixels: how they are to be turned, HDR metadata, captions.
+
+PyAV frees a frame whose side data were asked for no sooner than the garbage collector runs.
+"""
 
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import cast
 
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
+
+from rvrt_jax.errors import UserError
 
 _DYNAMIC = {
     Type.DYNAMIC_HDR_PLUS: "HDR10+ metadata",
@@ -61,9 +67,9 @@ class Hdr:
         return f"G{green}B{blue}R{red}WP{white}L({highest},{lowest})"
 
 
-def read(frame: VideoFrame) -> Hdr | None:
+def hdr(frame: VideoFrame) -> Hdr | None:
     """Returns a frame's HDR metadata; None if it has none."""
-    data = cast(SideDataContainer, frame.side_data)
+    data = _of(frame)
     primaries = luminance = light = None
     mastering = data.get(Type.MASTERING_DISPLAY_METADATA)
     if mastering is not None:
@@ -81,3 +87,28 @@ def read(frame: VideoFrame) -> Hdr | None:
     if primaries is luminance is light is None and not dynamic:
         return None
     return Hdr(primaries, luminance, light, dynamic)
+
+
+def has_captions(frame: VideoFrame) -> bool:
+    """Tells whether a frame holds closed captions (ATSC A/53)."""
+    return _of(frame).get(Type.A53_CC) is not None
+
+
+def orientation(frame: VideoFrame, path: Path) -> tuple[bool, bool, bool]:
+    """Returns (swap axes, then mirror left-right, then flip top-bottom) that set a frame upright.
+
+    The display matrix maps a pixel (x, y) to (a x + c y, b x + d y), in 1/65536.
+    """
+    matrix = _of(frame).get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+    if (a == d == 0) == (b == c == 0):
+        raise UserError(
+            f"{path} is to be shown at a slant of {frame.rotation} degrees. Turn it first."
+        )
+    return b != 0, a + c < 0, b + d < 0
+
+
+def _of(frame: VideoFrame) -> SideDataContainer:
+    return cast(SideDataContainer, frame.side_data)
