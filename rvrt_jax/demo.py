@@ -114,7 +114,7 @@ def _version(name: str, scored: list[ScoredFrame], seconds: float | None) -> Ver
 
 def _table(versions: list[Version]) -> str:
     """Returns the table of scores; gains are over the first version."""
-    lines = [("", *METRICS.values(), "gain", "s/frame")]
+    lines: list[tuple[str, ...]] = [("", *METRICS.values(), "gain", "s/frame")]
     for version in versions:
         rest = ("", "")
         if version.seconds is not None:

@@ -34,7 +34,7 @@ def check_outputs(
     """
     kept = _identities(inputs)
     claimed: dict[str, str] = {}
-    for output in map(os.fspath, outputs):
+    for output in [os.fspath(path) for path in outputs]:
         for path in _replaced_with(output):
             name = kept.get(_identity(path))
             if name is not None:
@@ -65,7 +65,7 @@ def _identities(inputs: Iterable[str | os.PathLike]) -> dict[tuple[int, int] | N
     """Returns the names of input files, and of the folders they lie in, by their identity."""
     found: dict[tuple[int, int] | None, str] = {}
     folders = set()
-    for name in map(os.fspath, inputs):
+    for name in [os.fspath(path) for path in inputs]:
         found.setdefault(_identity(name), name)
         folders |= {*Path(os.path.abspath(name)).parents, *Path(os.path.realpath(name)).parents}
     for folder in folders:

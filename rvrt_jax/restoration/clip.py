@@ -176,13 +176,18 @@ def _attempt(
         done = sum(stop - start for start, stop in journal.done) if journal is not None else 0
         length = source.length if source.length_known else None
         bar = stack.enter_context(_bar(name, length, done))
+
+        def show(count: float) -> None:
+            bar.update(count - bar.n)
+
         work = Work(
-            *stages.first,
+            stages.first[0],
+            stages.first[1],
             settings.without_unused(stages.first[0]),
             bits=source.bits,
             scene_cuts=options.scene_cuts,
             finish=None if reduced is None else output_size.reduce_to(reduced),
-            progress=lambda count: bar.update(count - bar.n),
+            progress=show,
             diagnostics=diagnostics[0],
             watcher=watcher,
         )

@@ -96,7 +96,8 @@ class Journal:
         """How the clip is cut, if it was begun: the finished segments go by it."""
         if self._plan is None:
             return None
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in self._plan.items()}
+        fields: dict[str, Any] = dict(self._plan)
+        fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
         return Plan(**fields)
 
     def begin(self, plan: Plan) -> None:

@@ -100,11 +100,9 @@ def plan_tiles(
     fits, and OutOfMemory if the compiler refuses a tile that was given.
     """
     params = jax.device_put(params)
-    assert isinstance(settings.overlap, tuple)
-    overlap: Size = settings.overlap
+    overlap = settings.overlap_size
     if settings.tile != "auto":
-        assert isinstance(settings.tile, tuple)
-        return _measured(model, params, plan_tile(model, settings.tile, overlap, size), size)
+        return _measured(model, params, plan_tile(model, settings.tile_size, overlap, size), size)
     budget = free_memory() if budget is None else budget
     correction = 1.0
     while True:
@@ -167,7 +165,11 @@ def plan_auto(
     if model.window is not None:
         times = {1}
     tiles = {
-        (t, *(_even(size[i], side, shared[i], multiple[i]) for i in (1, 2)))
+        (
+            t,
+            _even(size[1], side, shared[1], multiple[1]),
+            _even(size[2], side, shared[2], multiple[2]),
+        )
         for t in (times if time is None else {time})
         for side in (max(size[1:]), *SIDES)
         if side > max(shared[1:])
@@ -248,7 +250,7 @@ def free_memory(share: float = SHARE) -> Budget:
     devices = jax.local_device_count()
     host = min(psutil.virtual_memory().available, _free_in_container())
     part = int(share * host / devices)
-    stats = (jax.config.jax_default_device or jax.local_devices()[0]).memory_stats()
+    stats = programs.current_device().memory_stats()
     if stats is None:  # a CPU: the network computes in the host's memory
         return Budget(part, part, shared=True)
     return Budget(int(share * (stats["bytes_limit"] - stats["bytes_in_use"])), part, shared=False)

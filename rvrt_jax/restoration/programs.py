@@ -19,6 +19,11 @@ from rvrt_jax.models.contract import Network, Params, Size, in_channels
 from rvrt_jax.restoration.ensemble import Turn, turned_back
 
 
+def current_device() -> Any:
+    """Returns the device that computes unless another one is asked for."""
+    return next(iter(jnp.zeros(()).devices()))
+
+
 class OutOfMemory(UserError):
     """The device or the host ran out of memory; a smaller tile may fit."""
 
@@ -44,10 +49,10 @@ def fuse(model: Any, params: Params, pyramids: Any, middle: Array) -> tuple[Arra
     """
     stacked = [jax.tree.map(lambda *x: jnp.concatenate(x), *frame) for frame in pyramids]
     window = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
-    out, told = model.apply(
+    out, said = model.apply(
         {"params": params}, window, middle, method="fuse", mutable=["diagnostics"]
     )
-    return out, told.get("diagnostics", {})
+    return out, said.get("diagnostics", {})
 
 
 @jax.jit

@@ -17,7 +17,6 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -58,14 +57,12 @@ class Runner:
         devices: those that share the work; by default the current one. batch: tiles at once.
         """
         self._model, self._params, self._settings = model, params, settings
-        self._devices = devices or [jax.config.jax_default_device or jax.local_devices()[0]]
+        self._devices = devices or [programs.current_device()]
         self._batch, self._progress, self._diagnostics = batch, progress, diagnostics
-        tile = settings.tile
-        assert isinstance(tile, tuple)
-        self._tile: Size = tile
+        self._tile = settings.tile_size
         # Whether features are kept from one segment to the next. With tiles, turns or several
         # devices those of all together could be many times the memory.
-        self.alone = settings.ensemble == 1 and not any(tile[1:]) and len(self._devices) == 1
+        self.alone = settings.ensemble == 1 and not any(self._tile[1:]) and len(self._devices) == 1
         self._slider: sliding.Slider | None = None
         self._on_device = functools.cache(functools.partial(jax.device_put, params))
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
@@ -127,8 +124,7 @@ class Runner:
 
     def _grid(self, segment: Segment) -> tuple[list[Span], list[Span]]:
         h, w, _ = next(iter(segment.frames.values())).shape
-        assert isinstance(self._settings.overlap, tuple)
-        (_, height, width), (_, *overlap) = self._tile, self._settings.overlap
+        (_, height, width), (_, *overlap) = self._tile, self._settings.overlap_size
         scale = self._model.scale
         rows = tiling.spans(h, height, overlap[0], scale)
         return rows, tiling.spans(w, width, overlap[1], scale)
@@ -144,7 +140,7 @@ class Runner:
                 yield piece
 
         with self._explained(segment):
-            return tiling.join_space(*grid, reported())
+            return tiling.join_space(grid[0], grid[1], reported())
 
     def _jobs(self, segment: Segment, grid) -> list[Job]:
         """Returns what there is to do for a segment: functions of a device that give pieces."""
@@ -254,12 +250,13 @@ class Runner:
         h, w, _ = next(iter(segment.frames.values())).shape
         count, of = (len(segment.frames), "frames") if segment.windows is None else (
             self._tile[0] or 1, "windows")  # fmt: skip
-        shape = self._call_shape((count, *_least(self._tile[1:], (h, w))), TURNS[0])
+        height, width = _least(self._tile[1], h), _least(self._tile[2], w)
+        shape = self._call_shape((count, height, width), TURNS[0])
         return programs.explained((batch * shape[0], *shape[1:]), of)
 
 
-def _least(tile: Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
-    return tuple(min(n or math.inf, length) for n, length in zip(tile, size, strict=True))
+def _least(tile: int, length: int) -> int:
+    return min(tile or length, length)
 
 
 def _size(place: Place) -> tuple[int, ...]:

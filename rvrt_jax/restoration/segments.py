@@ -12,8 +12,8 @@ import numpy as np
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Network, Size
+from rvrt_jax.restoration import sliding
 from rvrt_jax.restoration.settings import RestoreSettings
-from rvrt_jax.restoration.sliding import frame_indices
 from rvrt_jax.restoration.tiling import time_tiles
 
 WINDOWS_IN_A_GO = 16  # a tile has so many windows run before the next tile's turn
@@ -46,8 +46,7 @@ def segments(
 
     settings: as `checked`, with a tile. Raises UserError if there are no frames.
     """
-    tile, overlap = settings.tile, settings.overlap
-    assert isinstance(tile, tuple) and isinstance(overlap, tuple)
+    tile, overlap = settings.tile_size, settings.overlap_size
     first = 0
     for scene in scenes:
         if model.window is None:
@@ -93,7 +92,7 @@ def _tile(start: int, clip: Sequence[np.ndarray], *, stop: int) -> Segment:
 
 def _slide(frames: Iterable, window: int, border: str, count: int) -> Iterator[Segment]:
     start = 0
-    for held, windows in windows_of(frames, window, border, count):
+    for held, windows in sliding.windows(frames, window, border, count):
         needed = {index: held[index] for index in sorted({i for each in windows for i in each})}
         yield Segment(start, start + len(windows), needed, windows, start == 0)
         start += len(windows)
@@ -109,37 +108,3 @@ def _moved(segment: Segment, by: int) -> Segment:
         frames={index + by: frame for index, frame in segment.frames.items()},
         windows=None if windows is None else [[i + by for i in each] for each in windows],
     )
-
-
-def windows_of(
-    frames: Iterable, window: int, border: str, batch: int
-) -> Iterator[tuple[dict[int, np.ndarray], list[list[int]]]]:
-    """Yields (frames by index, the windows of up to `batch` further centres) along a video.
-
-    frames: any number of them. Holds no more than 2 * window + batch frames: those that these or
-    later windows need. Raises UserError if there are none.
-    """
-    source = iter(frames)
-    held: dict[int, np.ndarray] = {}
-    read, centre, length = 0, 0, None
-    while length is None or centre < length:
-        # A rule may look a whole window back or forth, near the ends of the clip.
-        wanted = max(centre + batch - 1 + window // 2, window - 1)
-        while length is None and read <= wanted:
-            frame = next(source, None)
-            if frame is None:
-                length = read
-            else:
-                held[read] = frame
-                read += 1
-        if read == 0:
-            raise UserError("the video has no frames; give at least one.")
-        # As long as the end is unknown it lies beyond all these windows.
-        known = wanted + 1 if length is None else length
-        stop = centre + batch if length is None else min(centre + batch, length)
-        if stop == centre:  # the end came just where a batch ended
-            return
-        yield held, [frame_indices(c, known, window, border) for c in range(centre, stop)]
-        centre = stop
-        for old in [index for index in held if index < centre - window]:
-            del held[old]

@@ -44,7 +44,7 @@ class RestoreSettings:
             return dataclasses.replace(self, overlap=_triple("overlap", self.overlap))
         tile, overlap = _triple("tile", tile), _triple("overlap", self.overlap)
         if model.window is not None:  # windows slide: tiles share no frames
-            overlap = (0, *overlap[1:])
+            overlap = 0, overlap[1], overlap[2]
         for axis, size, shared in zip(AXES, tile, overlap, strict=True):
             if 0 < size <= shared:
                 raise UserError(
@@ -52,6 +52,20 @@ class RestoreSettings:
                     f"tile of at least {shared + 1}, 0 for the whole axis, or a smaller overlap."
                 )
         return dataclasses.replace(self, tile=tile, overlap=overlap)
+
+    @property
+    def tile_size(self) -> Size:
+        """The tile as three numbers; after `checked`, and not of an automatic one."""
+        assert isinstance(self.tile, tuple)
+        t, h, w = self.tile
+        return t, h, w
+
+    @property
+    def overlap_size(self) -> Size:
+        """The overlap as three numbers; after `checked`."""
+        assert isinstance(self.overlap, tuple)
+        t, h, w = self.overlap
+        return t, h, w
 
     def without_unused(self, model: Network) -> "RestoreSettings":
         """Returns these settings without the options that the network has no use for."""

@@ -62,7 +62,7 @@ def windows(
     held: dict[int, np.ndarray] = {}
     read, centre, length = 0, 0, None
     while length is None or centre < length:
-        # A rule may look a whole window back or forth, near the ends of the clip.
+        # A rule may look a whole window back or ahead, near the ends of the clip.
         wanted = max(centre + batch - 1 + window // 2, window - 1)
         while length is None and read <= wanted:
             frame = next(source, None)

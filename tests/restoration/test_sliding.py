@@ -88,7 +88,7 @@ def test_the_same_as_naively_with_each_frame_computed_once(border, length, tile)
 def test_no_more_frames_are_held_than_needed():
     longest = 0
     frames = (np.full((4, 4, 3), i, np.float32) for i in range(40))
-    for held, indices in segments.windows_of(frames, 5, "reflection_circle", 3):
+    for held, indices in sliding.windows(frames, 5, "reflection_circle", 3):
         assert {i for window in indices for i in window} <= held.keys()
         longest = max(longest, len(held))
     assert longest <= 2 * 5 + 3
@@ -106,7 +106,7 @@ def test_tiles_of_any_size_and_the_stream():
 
 
 def test_windows_of_one_frame_end_with_the_clip():
-    found = [indices for _, indices in segments.windows_of(iter(range(4)), 1, "replicate", 2)]
+    found = [indices for _, indices in sliding.windows(iter(range(4)), 1, "replicate", 2)]
     assert found == [[[0], [1]], [[2], [3]]]
 
 
