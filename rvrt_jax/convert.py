@@ -11,10 +11,8 @@ import ml_dtypes
 import numpy as np
 
 from rvrt_jax.errors import exit_code
+from rvrt_jax.weights import families, mapping, state_dict
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import state_dict as state
-from rvrt_jax.weights import tables
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -66,14 +64,14 @@ def _convert(arguments: argparse.Namespace) -> None:
     arrays = loading.to_state_dict(loaded.model, loaded.params)
     keeps_terms = arguments.output.endswith(".safetensors")
     if keeps_terms:
-        arrays = keys.without_buffers(tables.table(config["name"], config), arrays)
+        arrays = mapping.without_buffers(families.table(config["name"], config), arrays)
     arrays = {
         key: array.astype(_DTYPES[arguments.dtype]) if array.dtype == np.float32 else array
         for key, array in arrays.items()
     }
     license = arguments.license or loaded.license
     source = arguments.source or loaded.source
-    state.write(arguments.output, state.Checkpoint(arrays, config, license, source))
+    state_dict.write(arguments.output, state_dict.Checkpoint(arrays, config, license, source))
     print(f"{arguments.output}: {config['name']}, {len(arrays)} arrays, licence {license}")
     if keeps_terms and license == "unknown":
         print(

@@ -26,7 +26,7 @@ from rvrt_jax.files import check_free, write_text
 from rvrt_jax.media.frames import open_writer
 from rvrt_jax.restoration.plan import plan_tiles
 from rvrt_jax.restoration.settings import RestoreSettings
-from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import fetch
 from rvrt_jax.weights import load as loading
 
 SCALE = 4
@@ -72,7 +72,7 @@ def run(
         versions.append(_restored(name, path, low, truth))
     if with_basicvsr:
         try:
-            weights.get(BASICVSR)
+            fetch.get(BASICVSR)
         except (UserError, OSError) as error:
             left_out["BasicVSR"] = " ".join(str(error).split())
             print(f"BasicVSR is left out: {left_out['BasicVSR']}", file=sys.stderr)

@@ -24,7 +24,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from rvrt_jax import parallel
 from rvrt_jax.errors import UserError
 from rvrt_jax.training.state import TrainState
-from rvrt_jax.weights.load import FOLDER, SCORE
+from rvrt_jax.weights import runs
+from rvrt_jax.weights.runs import FOLDER
 
 LATEST = 2  # how many of the latest are kept
 
@@ -43,9 +44,9 @@ class Checkpoints:
     def __init__(self, workdir: Path) -> None:
         self._folder = workdir.absolute() / FOLDER
         latest = preservation_policy.LatestN(LATEST)
-        best = preservation_policy.BestN(get_metric_fn=_score, n=1)
+        best = preservation_policy.BestN(get_metric_fn=runs.score, n=1)
         options = ocp.CheckpointManagerOptions(
-            best_fn=_score,  # without it orbax would not store the scores
+            best_fn=runs.score,  # without it orbax would not store the scores
             preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
             cleanup_tmp_directories=True,  # half-written ones of a killed run
         )
@@ -68,7 +69,9 @@ class Checkpoints:
         """Returns the step and score of the best checkpoint on disk, None before any was scored."""
         with self._writing():
             self._manager.wait_until_finished()
-        scored = [(_score(self._manager.metrics(step)), step) for step in self._manager.all_steps()]
+        scored = [
+            (runs.score(self._manager.metrics(step)), step) for step in self._manager.all_steps()
+        ]
         score, step = max(scored, default=(-math.inf, 0))
         return (step, score) if math.isfinite(score) else None
 
@@ -188,11 +191,6 @@ class Checkpoints:
 
 def _mib(count: int) -> int:
     return -(-count // 2**20)
-
-
-def _score(scores: dict[str, float] | None) -> float:
-    """Returns what checkpoints are ranked by; unscored ones come last."""
-    return (scores or {}).get(SCORE, -math.inf)
 
 
 def _items(state: TrainState) -> tuple[Any, dict[str, Any]]:

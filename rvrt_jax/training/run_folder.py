@@ -9,7 +9,7 @@ from typing import Any
 from rvrt_jax import parallel
 from rvrt_jax.errors import UserError
 from rvrt_jax.training import checkpoint
-from rvrt_jax.weights.load import CONFIG
+from rvrt_jax.weights.runs import CONFIG
 
 # What the structure of a checkpoint depends on, and what to do about a change.
 STRUCTURE = {

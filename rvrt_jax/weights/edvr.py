@@ -1,15 +1,66 @@
-"""The two other styles of EDVR's keys, turned into BasicSR's, which the key table has.
+"""EDVR's and PreDeblur's keys in three styles, and the fields that their shapes show.
 
-The 2019 code's names differ in every part, and its two temporal convolutions are crossed: the
-shapes would fit either way. mmagic's have a prefix, one level more under most convolutions, and
-buffers.
+The key tables have BasicSR's style. The 2019 code's names differ in every part, and its two
+temporal convolutions are crossed: the shapes would fit either way. mmagic's have a prefix, one
+level more under most convolutions, and buffers.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from rvrt_jax.weights import mapping as keys
+from rvrt_jax.weights.mapping import Family, Shapes, Table, count, module, translate
+
+_MARK = "pcd_align.offset_conv1.l1.weight"
+_PREDEBLUR_MARK = "predeblur.stride_conv_l2.weight"  # EDVR may have it too, and comes first
+
+_PREDEBLUR = tuple(
+    row
+    for key, path in (
+        *((name, name) for name in ("conv_first", "stride_conv_hr{i}", "stride_conv_l{i}")),
+        ("resblock_l3.conv{n}", "resblock_l3/conv{n}"),
+        ("resblock_l2_{i}.conv{n}", "resblock_l2_{i}/conv{n}"),
+        ("resblock_l1.{i}.conv{n}", "resblock_l1_{i}/conv{n}"),
+    )
+    for row in module(f"predeblur.{key}", f"predeblur/{path}", "conv2d")
+)
+
+# The keys of BasicSR; `canonical` turns the others into them. `conv_first_1` to
+# `conv_first_3` are of the 2019 code alone: BasicSR cannot express that network.
+_EDVR = (
+    *_PREDEBLUR,
+    *(
+        row
+        for key, path in (
+            *(
+                (name, name)
+                for name in ("conv_first", "conv_first_{i}", "conv_1x1", "conv_l{i}_{n}")
+            ),
+            ("feature_extraction.{i}.conv{n}", "feature_extraction_{i}/conv{n}"),
+            ("pcd_align.offset_conv{n}.l{i}", "pcd_align/offset_conv{n}_l{i}"),
+            ("pcd_align.dcn_pack.l{i}", "pcd_align/dcn_pack_l{i}"),
+            ("pcd_align.dcn_pack.l{i}.conv_offset", "pcd_align/dcn_pack_l{i}/conv_offset"),
+            ("pcd_align.feat_conv.l{i}", "pcd_align/feat_conv_l{i}"),
+            ("pcd_align.cas_offset_conv{n}", "pcd_align/cas_offset_conv{n}"),
+            ("pcd_align.cas_dcnpack", "pcd_align/cas_dcnpack"),
+            ("pcd_align.cas_dcnpack.conv_offset", "pcd_align/cas_dcnpack/conv_offset"),
+            ("fusion", "fusion"),  # without TSA
+            *(
+                (f"fusion.{name}", f"fusion/{name}")
+                for name in (
+                    "temporal_attn{i}",
+                    "feat_fusion",
+                    "spatial_attn{i}",
+                    "spatial_attn_l{i}",
+                    "spatial_attn_add{i}",
+                )
+            ),
+            ("reconstruction.{i}.conv{n}", "reconstruction_{i}/conv{n}"),
+            *((name, name) for name in ("upconv{i}", "conv_hr", "conv_last")),
+        )
+        for row in module(key, path, "conv2d")
+    ),
+)
 
 # (key in that style, BasicSR's), without .weight and .bias. What is not here is the same in both.
 _EDVR_2019 = (
@@ -85,8 +136,47 @@ def _renamed(
     result = {}
     for key, array in state.items():
         stem, dot, leaf = key.rpartition(".")
-        new, _ = keys.translate(triples, stem)
+        new, _ = translate(triples, stem)
         # A key that would become one that is there already keeps its name, and is told as wrong.
         name = key if new is None else f"{new}{dot}{leaf}"
         result[key if name in state or name in result else name] = array
     return result
+
+
+def _edvr_fields(shapes: Shapes) -> dict:
+    tsa = "fusion.feat_fusion.weight" in shapes
+    fusion = "fusion.feat_fusion.weight" if tsa else "fusion.weight"
+    offsets = "pcd_align.cas_dcnpack.conv_offset.weight"
+    predeblur = "conv_1x1.weight" in shapes
+    hr_first = "predeblur.stride_conv_hr1.weight" if predeblur else "conv_first_1.weight"
+    if {fusion, offsets} - shapes.keys():
+        return {}
+    features = shapes[_MARK][0]
+    return {
+        "num_feat": features,
+        "num_frame": shapes[fusion][1] // features,
+        "deformable_groups": shapes[offsets][0] // 27,
+        "num_extract_block": count(shapes, r"feature_extraction\.(\d+)\.conv1\.weight"),
+        "num_reconstruct_block": count(shapes, r"reconstruction\.(\d+)\.conv1\.weight"),
+        "hr_in": hr_first in shapes,
+        "with_predeblur": predeblur,
+        "with_tsa": tsa,
+    }
+
+
+def _predeblur_fields(shapes: Shapes) -> dict:
+    return {
+        "num_feat": shapes[_PREDEBLUR_MARK][0],
+        "hr_in": "predeblur.stride_conv_hr1.weight" in shapes,
+    }
+
+
+FAMILY = Family(
+    mark=_MARK, table=lambda fields: Table(_EDVR), fields=_edvr_fields, told_by_shapes=True
+)
+PREDEBLUR = Family(
+    mark=_PREDEBLUR_MARK,
+    table=lambda fields: Table((*_PREDEBLUR, *module("conv_last", "conv_last", "conv2d"))),
+    fields=_predeblur_fields,
+    told_by_shapes=True,
+)

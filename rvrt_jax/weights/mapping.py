@@ -19,6 +19,8 @@ import numpy as np
 
 from rvrt_jax.errors import UserError
 
+Shapes = Mapping[str, tuple[int, ...]]  # by key or path
+
 _PLACEHOLDERS = {"branch": r"(?:backward|forward)_[12]", "direction": r"backward|forward"}
 
 
@@ -69,6 +71,21 @@ class Table:
     buffers: tuple[Buffer, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How the checkpoints of one network are told apart, read, and filled in.
+
+    mark: a key that each of them has, and none of the families listed before. table: from the
+    network's fields to its key table. fields: from the shapes by key to the fields that they show.
+    told_by_shapes: whether these are all the fields that matter.
+    """
+
+    mark: str
+    table: Callable[[Mapping], Table]
+    fields: Callable[[Shapes], dict]
+    told_by_shapes: bool = False
+
+
 def module(key: str, path: str, layout: str) -> tuple[Row, Row]:
     """Returns the rows of a convolution, a linear layer, or (layout "same") a LayerNorm."""
     weight = "scale" if layout == "same" else "kernel"
@@ -79,7 +96,7 @@ def module(key: str, path: str, layout: str) -> tuple[Row, Row]:
 
 
 def to_params(
-    table: Table, state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    table: Table, state: Mapping[str, np.ndarray], shapes: Shapes
 ) -> dict[str, np.ndarray]:
     """Returns the parameters by path, float32, from a state dict.
 
@@ -116,7 +133,7 @@ def to_path(table: Table, key: str) -> tuple[str | None, str]:
     return translate(((row.key, row.path, row.layout) for row in table.rows), key)
 
 
-def check_shapes(params: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(params: Mapping[str, np.ndarray], shapes: Shapes) -> None:
     """Raises UserError with every missing, unexpected and misshapen path of `params`."""
     common = [path for path in params if path in shapes]
     _raise_if_any(
@@ -161,6 +178,11 @@ def buffers(table: Table, keys: Iterable[str]) -> dict[str, np.ndarray]:
 def without_buffers(table: Table, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns `state` less the keys that are buffers."""
     return {key: array for key, array in state.items() if _buffer(table, key) is None}
+
+
+def count(shapes: Shapes, pattern: str) -> int:
+    """Returns how many values the group of `pattern` takes among the keys."""
+    return len({found[1] for key in shapes if (found := re.fullmatch(pattern, key))})
 
 
 def nest(flat: Mapping[str, np.ndarray]) -> dict:

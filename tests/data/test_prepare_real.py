@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
+from rvrt_jax import packages
 from rvrt_jax.data import clips
-from rvrt_jax.data.prepare import packages, real
+from rvrt_jax.data.prepare import real
 from rvrt_jax.data.prepare.__main__ import main
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.video_reader import VideoReader
@@ -170,7 +171,7 @@ def test_what_cannot_be_fetched_is_reported_at_once(fetched, tmp_path, capsys, m
 def test_a_failed_download_leaves_nothing(fetched, tmp_path, capsys, monkeypatch):
     (fetched / "sea-2.0.tgz").unlink()
     script = "echo half > sea-2.0.tgz; echo no route to host >&2; exit 7; true"
-    monkeypatch.setitem(real.COMMANDS, "npm", ["sh", "-c", script])
+    monkeypatch.setitem(packages.COMMANDS, "npm", ["sh", "-c", script])
     message = fails(["--output", tmp_path / "real", "--source", fetched], capsys)
     assert "sea: no route to host" in message
     assert len(list(fetched.iterdir())) == 2
@@ -178,7 +179,7 @@ def test_a_failed_download_leaves_nothing(fetched, tmp_path, capsys, monkeypatch
 
 def test_a_download_serves(fetched, tmp_path, monkeypatch):
     elsewhere = (fetched / "sea-2.0.tgz").rename(tmp_path / "sea-2.0.tgz")
-    monkeypatch.setitem(real.COMMANDS, "npm", ["sh", "-c", f"cp {elsewhere} ."])
+    monkeypatch.setitem(packages.COMMANDS, "npm", ["sh", "-c", f"cp {elsewhere} ."])
     real.real(tmp_path / "real", source=fetched)
     assert (fetched / "sea-2.0.tgz").exists()
 

@@ -30,8 +30,7 @@ from rvrt_jax.restoration import clip as clip_restoration
 from rvrt_jax.restoration.plan import Budget
 from rvrt_jax.restoration.restore import restore
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import state_dict as states
+from rvrt_jax.weights import mapping, state_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -401,8 +400,8 @@ def test_a_real_network_from_recipe_and_weights(command, tmp_path):
     shapes = loading._shapes(model)  # traced once, for the loading that follows too
     table = loading._table(model)
     weights = goldens.state_dict(table, shapes, 3)
-    states.write(tmp_path / "w.pth", states.Checkpoint(weights))
-    params = keys.nest(keys.to_params(table, weights, shapes))
+    state_dict.write(tmp_path / "w.pth", state_dict.Checkpoint(weights))
+    params = mapping.nest(mapping.to_params(table, weights, shapes))
     frames = images(0, (2, 8, 16, 3))
     write(tmp_path / "in", frames)
     paths = ("--input", tmp_path / "in", "--output", tmp_path / "out")

@@ -11,8 +11,7 @@ import numpy as np
 
 from rvrt_jax.models import build
 from rvrt_jax.models.contract import in_channels
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import tables
+from rvrt_jax.weights import families, mapping
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -50,10 +49,12 @@ def smooth_video(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.clip(video + 0.5, 0, 1).astype(np.float32)
 
 
-def state_dict(table: keys.Table, shapes: dict[str, tuple[int, ...]], seed: int, prefix: str = ""):
+def state_dict(
+    table: mapping.Table, shapes: dict[str, tuple[int, ...]], seed: int, prefix: str = ""
+):
     """Returns made-up weights by checkpoint key, buffers left out, for parameters of `shapes`."""
     empty = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
-    empty = keys.without_buffers(table, keys.to_state(table, empty))
+    empty = mapping.without_buffers(table, mapping.to_state(table, empty))
     return {key: fill(prefix + key, array.shape, seed) for key, array in empty.items()}
 
 
@@ -62,7 +63,7 @@ def parameter_shapes(model) -> dict[str, tuple[int, ...]]:
     frames = model.window or 2 * model.time_multiple
     video = jnp.zeros((1, frames, 16, 16, in_channels(model)))
     tree = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
-    return {path: leaf.shape for path, leaf in keys.flatten(tree).items()}
+    return {path: leaf.shape for path, leaf in mapping.flatten(tree).items()}
 
 
 @functools.cache
@@ -78,9 +79,9 @@ def rvrt(name: str, **fields):
     config = json.loads(str(arrays["config"]))
     model = build("rvrt", **config, **fields)
     shapes = parameter_shapes(model)
-    table = tables.table("rvrt", config)
+    table = families.table("rvrt", config)
     state = state_dict(table, shapes, int(arrays["seed"]))
-    return model, keys.nest(keys.to_params(table, state, shapes)), arrays
+    return model, mapping.nest(mapping.to_params(table, state, shapes)), arrays
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:

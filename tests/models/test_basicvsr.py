@@ -19,9 +19,8 @@ from rvrt_jax.media.frames import to_float, to_uint
 from rvrt_jax.models import build
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.restoration.restore import restore
-from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import catalogue, pth, tables
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import pth, tables
 
 FIELDS = {"num_feat": 4, "num_block": 2}
 
@@ -236,7 +235,7 @@ def test_lr_of_the_golden_clip():
 
 def test_trained_weights_give_the_golden_output_and_scores():
     try:
-        weights.find("basicvsr_reds4")
+        catalogue.find("basicvsr_reds4")
     except UserError as error:
         pytest.skip(str(error))
     golden = goldens.load(f"basicvsr/{CLIP}")

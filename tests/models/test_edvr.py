@@ -13,10 +13,8 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.models import build
 from rvrt_jax.models.pcd import DeformPack
 from rvrt_jax.training import state
-from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import families, mapping
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import tables
 
 
 @functools.cache
@@ -24,7 +22,7 @@ def golden(name):
     """Returns (model, params, arrays) of tests/golden/edvr/<name>.npz."""
     arrays = goldens.load(f"edvr/{name}")
     state = {k.removeprefix("param/"): v for k, v in arrays.items() if k.startswith("param/")}
-    fields = detect.detect(state)
+    fields = families.detect(state)
     assert fields is not None and fields.pop("name") == "edvr"
     return *loading.from_state_dict("edvr", state, **fields), arrays
 
@@ -81,9 +79,9 @@ def test_golden_gradients():
     assert float(loss) == pytest.approx(float(arrays["loss"]), rel=1e-6)
     d_input = goldens.channels_last(arrays["grad_input"])
     assert np.linalg.norm(d_video - d_input) < 1e-3 * np.linalg.norm(d_input)
-    table = tables.table("edvr", {})
-    flat = {path: np.asarray(leaf) for path, leaf in keys.flatten(d_params).items()}
-    state = keys.to_state(table, flat)
+    table = families.table("edvr", {})
+    flat = {path: np.asarray(leaf) for path, leaf in mapping.flatten(d_params).items()}
+    state = mapping.to_state(table, flat)
     expected = {k.removeprefix("grad/"): v for k, v in arrays.items() if k.startswith("grad/")}
     assert state.keys() == expected.keys()
     for (key, direction), norm in zip(expected.items(), arrays["norms"], strict=True):
@@ -97,7 +95,7 @@ TINY |= {"num_extract_block": 1, "num_reconstruct_block": 1}
 
 def test_initial_parameters():
     fresh = jax.jit(functools.partial(state.draw, build("edvr", **TINY), 0))()
-    flat = {path: np.asarray(leaf) for path, leaf in keys.flatten(fresh).items()}
+    flat = {path: np.asarray(leaf) for path, leaf in mapping.flatten(fresh).items()}
     for path, leaf in flat.items():
         if "conv_offset" in path or ("dcn" in path and path.endswith("bias")):
             assert not leaf.any(), path

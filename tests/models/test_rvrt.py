@@ -19,8 +19,7 @@ from rvrt_jax.models.layers import from_clips
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.models.swin import Rstb, WindowAttention
 from rvrt_jax.training.step import charbonnier
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import tables
+from rvrt_jax.weights import families, mapping
 
 # Against float64: rounding through the whole network stays below 4e-6, while a LayerNorm eps of
 # 1e-6 instead of 1e-5 moves the output by 1.3e-5.
@@ -47,8 +46,8 @@ def tiny(**fields):
 
 def made_up(model):
     shapes = _shapes(model.clone(dtype=jnp.float32, remat=False, attention="plain"))
-    table = tables.table("rvrt", dataclasses.asdict(model))
-    return keys.nest(keys.to_params(table, goldens.state_dict(table, shapes, 0), shapes))
+    table = families.table("rvrt", dataclasses.asdict(model))
+    return mapping.nest(mapping.to_params(table, goldens.state_dict(table, shapes, 0), shapes))
 
 
 _shapes = functools.cache(goldens.parameter_shapes)
@@ -123,8 +122,8 @@ def test_golden_gradients():
     (loss, results), gradient = objective(params)
     check_golden(golden, *results)
     np.testing.assert_allclose(loss, golden["loss"], rtol=1e-5)
-    table = tables.table("rvrt", json.loads(str(golden["config"])))
-    state = keys.without_buffers(table, keys.to_state(table, keys.flatten(gradient)))
+    table = families.table("rvrt", json.loads(str(golden["config"])))
+    state = mapping.without_buffers(table, mapping.to_state(table, mapping.flatten(gradient)))
     expected = dict(zip(golden["grad_names"], golden["grad_norm_and_probe"], strict=True))
     assert state.keys() == expected.keys()
     for key, array in state.items():
@@ -140,10 +139,10 @@ def test_spynet_golden():
     ops, model = goldens.load("rvrt/ops"), SpyNet()
     frames = [np.moveaxis(ops[f"spynet/{name}"], 1, -1) for name in ("ref", "supp")]
     tree = jax.eval_shape(model.init, jax.random.key(0), *frames)["params"]
-    shapes = {path: leaf.shape for path, leaf in keys.flatten(tree).items()}
-    table = tables.table("spynet", {})
+    shapes = {path: leaf.shape for path, leaf in mapping.flatten(tree).items()}
+    table = families.table("spynet", {})
     state = goldens.state_dict(table, shapes, 11, prefix="spynet.")
-    params = keys.nest(keys.to_params(table, state, shapes))
+    params = mapping.nest(mapping.to_params(table, state, shapes))
     flow = jax.jit(model.apply)({"params": params}, *frames)
     close(flow, np.moveaxis(ops["spynet/flow"], 1, -1))
 
@@ -152,13 +151,13 @@ def test_rstb_golden():
     ops, model = goldens.load("rvrt/ops"), Rstb((2, 8, 8), depth=2, heads=4, mlp_ratio=2.0)
     x, expected = (np.moveaxis(ops[f"rstb/{name}_ncdhw"], 1, -1) for name in ("input", "output"))
     tree = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
-    shapes = {f"extract/rstb_0/{path}": leaf.shape for path, leaf in keys.flatten(tree).items()}
-    table = tables.table("rvrt", {"upscale": 4, "window_size": (2, 8, 8)})
+    shapes = {f"extract/rstb_0/{path}": leaf.shape for path, leaf in mapping.flatten(tree).items()}
+    table = families.table("rvrt", {"upscale": 4, "window_size": (2, 8, 8)})
     state = {  # the golden run knew this block alone, so its keys have no prefix
         key: goldens.fill(key.removeprefix("feat_extract.main.5.0."), array.shape, 11)
         for key, array in goldens.state_dict(table, shapes, 11).items()
     }
-    params = keys.nest(keys.to_params(table, state, shapes))["extract"]["rstb_0"]
+    params = mapping.nest(mapping.to_params(table, state, shapes))["extract"]["rstb_0"]
     close(jax.jit(model.apply)({"params": params}, x), expected)
 
 
@@ -243,10 +242,10 @@ def test_one_clip_never_touches_the_alignment(t, n):
         return "/align/" in path or path.startswith("spynet/")
 
     (_, output), gradient = objective(params)
-    for path, array in keys.flatten(gradient).items():
+    for path, array in mapping.flatten(gradient).items():
         assert bool(np.any(array)) != of_alignment(path), path
-    other = {path: array + of_alignment(path) for path, array in keys.flatten(params).items()}
-    np.testing.assert_array_equal(objective(keys.nest(other))[0][1], output)
+    other = {path: array + of_alignment(path) for path, array in mapping.flatten(params).items()}
+    np.testing.assert_array_equal(objective(mapping.nest(other))[0][1], output)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -289,7 +288,7 @@ def test_remat_changes_no_number():
             return charbonnier(output, jnp.full_like(output, 0.5))
 
         loss, gradient = objective(late)
-        return loss, keys.flatten(gradient)
+        return loss, mapping.flatten(gradient)
 
     (loss, gradient), (other_loss, other) = differentiate(), differentiate(remat=True)
     np.testing.assert_allclose(other_loss, loss, rtol=1e-6)

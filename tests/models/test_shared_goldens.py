@@ -14,10 +14,8 @@ from helpers import goldens
 
 from rvrt_jax.models import edvr, pcd
 from rvrt_jax.models.layers import leaky_relu
-from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import families, mapping
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import tables
 
 FOLDER = os.environ.get("RVRT_GOLDENS")
 
@@ -48,7 +46,7 @@ def close(ours, expected):
 )
 def test_networks(name):
     arrays, state = load(name)
-    fields = detect.detect(state)
+    fields = families.detect(state)
     assert fields is not None
     model, params = loading.from_state_dict(fields.pop("name"), state, **fields)
 
@@ -72,8 +70,8 @@ def module(name, prefix, network, *inputs):
     arrays, state = load(name)
     params = {}
     for key, value in state.items():
-        path, layout = keys.to_path(tables.table("edvr", {}), f"{prefix}.{key}")
-        params[path.split("/", 1)[1]] = keys.LAYOUTS[layout].to_flax(value)
+        path, layout = mapping.to_path(families.table("edvr", {}), f"{prefix}.{key}")
+        params[path.split("/", 1)[1]] = mapping.LAYOUTS[layout].to_flax(value)
     inputs = jax.tree.map(lambda key: goldens.channels_last(arrays[key]), inputs)
 
     @jax.jit
@@ -82,7 +80,7 @@ def module(name, prefix, network, *inputs):
             {"params": params}, *inputs, capture_intermediates=True, mutable=["intermediates"]
         )
 
-    out, sowed = run(keys.nest(params), *inputs)
+    out, sowed = run(mapping.nest(params), *inputs)
     return arrays, out, sowed["intermediates"]
 
 

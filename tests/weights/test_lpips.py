@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.weights import array_pickle, lpips
-from rvrt_jax.weights import state_dict as state
+from rvrt_jax.weights import array_pickle, lpips, state_dict
 
 TRUNKS = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
 # (kernel, in, out) of every convolution, and the widths of the heads, as the papers have them.
@@ -73,7 +72,7 @@ def test_other_checkpoints_are_refused():
 def test_a_file_of_ours_is_read(tmp_path):
     weights = lpips.from_pickle(tree("alex"))
     path = tmp_path / "lpips_alex.safetensors"
-    state.write(path, state.Checkpoint(weights, {"name": "lpips_alex"}))
+    state_dict.write(path, state_dict.Checkpoint(weights, {"name": "lpips_alex"}))
     params = lpips.load("alex", str(path))
     assert params["slice_2"]["conv_3"]["kernel"].shape == (5, 5, 64, 192)
     with pytest.raises(UserError, match=r"lpips_alex.safetensors: (.|\n)*unexpected"):

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.weights import families as detect
-from rvrt_jax.weights import mapping as keys
-from rvrt_jax.weights import tables
+from rvrt_jax.weights import families, mapping
+from rvrt_jax.weights import rvrt as rvrt_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "convert" / "variants.json"
 VARIANTS = json.loads(GOLDEN.read_text())  # every key and shape of the published checkpoints
@@ -92,15 +91,15 @@ def made_up(variant):
     for i, (key, shape) in enumerate(VARIANTS[variant]["state_dict"].items()):
         state[key] = np.random.default_rng(i).random(shape, np.float32)
     upscale = VARIANTS[variant]["config"]["upscale"]
-    return state | keys.buffers(tables.table("rvrt", SR if upscale == 4 else X1), state)
+    return state | mapping.buffers(families.table("rvrt", SR if upscale == 4 else X1), state)
 
 
 def flax_shapes(table, state):
     """The shapes of the tree that the table itself makes of a state dict."""
-    weights = keys.without_buffers(table, state)
-    pairs = [keys.to_path(table, key) for key in weights]
+    weights = mapping.without_buffers(table, state)
+    pairs = [mapping.to_path(table, key) for key in weights]
     return {
-        path: keys.LAYOUTS[layout].to_flax(array).shape
+        path: mapping.LAYOUTS[layout].to_flax(array).shape
         for (path, layout), array in zip(pairs, weights.values(), strict=True)
     }
 
@@ -110,22 +109,22 @@ def flax_shapes(table, state):
     [("rvrt_sr", SR, RVRT_PAIRS), ("rvrt_denoise", X1, X1_PAIRS)],
 )
 def test_rvrt_keys_go_where_they_should(variant, fields, pairs):
-    table = tables.table("rvrt", fields)
+    table = families.table("rvrt", fields)
     state = made_up(variant)
     shapes = flax_shapes(table, state)
     for key, path, shape in pairs:
-        assert keys.to_path(table, key)[0] == path
+        assert mapping.to_path(table, key)[0] == path
         assert shapes[path] == shape
         assert list(state[key].shape) == VARIANTS[variant]["state_dict"][key]
 
 
 def test_basicvsr_keys_go_where_they_should():
-    table = tables.table("basicvsr", {})
+    table = families.table("basicvsr", {})
     for key, path, shape in BASICVSR_PAIRS:
-        assert keys.to_path(table, key)[0] == path
+        assert mapping.to_path(table, key)[0] == path
         if shape is not None:
             array = np.zeros(shape, np.float32)
-            back = keys.to_state(
+            back = mapping.to_state(
                 table, {path: array.T if len(shape) == 1 else array.transpose(2, 3, 1, 0)}
             )
             assert back[key].shape == shape
@@ -134,13 +133,13 @@ def test_basicvsr_keys_go_where_they_should():
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_every_published_key_fills_one_parameter_and_comes_back(variant):
     state = made_up(variant)
-    table = tables.table("rvrt", SR if variant == "rvrt_sr" else X1)
+    table = families.table("rvrt", SR if variant == "rvrt_sr" else X1)
     shapes = flax_shapes(table, state)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        params = keys.to_params(table, state, shapes)
+        params = mapping.to_params(table, state, shapes)
     assert sum(array.size for array in params.values()) == VARIANTS[variant]["parameters"]
-    back = keys.to_state(table, params)
+    back = mapping.to_state(table, params)
     assert back.keys() == state.keys()
     for key, array in state.items():
         assert back[key].dtype == array.dtype
@@ -149,7 +148,7 @@ def test_every_published_key_fills_one_parameter_and_comes_back(variant):
 
 def test_layouts_by_index():
     rng = np.random.RandomState(0)
-    table = tables.table("rvrt", SR)
+    table = families.table("rvrt", SR)
     conv3d = rng.standard_normal((4, 3, 1, 2, 5)).astype(np.float32)
     conv2d = rng.standard_normal((4, 3, 2, 5)).astype(np.float32)
     dense = rng.standard_normal((4, 3)).astype(np.float32)
@@ -158,7 +157,7 @@ def test_layouts_by_index():
         "spynet.basic_module.0.basic_module.0.weight": conv2d,
         "deform_align.forward_1.proj_q.1.weight": dense,
     }
-    params = keys.to_params(table, state, flax_shapes(table, state))
+    params = mapping.to_params(table, state, flax_shapes(table, state))
     for o, i, y, x in itertools.product(range(4), range(3), range(2), range(5)):
         assert params["upsampler/conv_out/kernel"][y, x, i, o] == conv3d[o, i, 0, y, x]
         assert params["spynet/level_0/conv_0/kernel"][y, x, i, o] == conv2d[o, i, y, x]
@@ -169,7 +168,7 @@ def test_relative_position_index_by_counting():
     window = (2, 3, 4)
     tokens = list(itertools.product(*map(range, window)))
     rows = list(itertools.product(*[range(-(w - 1), w) for w in window]))
-    index = tables.relative_position_index(window)
+    index = rvrt_weights.relative_position_index(window)
     assert index.shape == (24, 24) and index.dtype == np.int64
     for (a, query), (b, key) in itertools.product(enumerate(tokens), enumerate(tokens)):
         difference = tuple(q - k for q, k in zip(query, key, strict=True))
@@ -178,7 +177,7 @@ def test_relative_position_index_by_counting():
 
 def test_all_that_is_wrong_is_in_one_error():
     state = made_up("rvrt_sr")
-    table = tables.table("rvrt", SR)
+    table = families.table("rvrt", SR)
     shapes = flax_shapes(table, state)
     del state["conv_last.bias"], state["upsampler.5.weight"]
     state["extra.weight"] = np.zeros(3, np.float32)
@@ -188,7 +187,7 @@ def test_all_that_is_wrong_is_in_one_error():
     index = "reconstruction.main.5.0.residual_group.blocks.0.attn.relative_position_index"
     state[index] = np.zeros((9, 9), np.int64)
     with pytest.raises(UserError) as caught:
-        keys.to_params(table, state, shapes)
+        mapping.to_params(table, state, shapes)
     lines = str(caught.value).splitlines()
     assert lines[0] == "the keys do not fit the model: 2 missing, 3 unexpected, 2 misshapen."
     assert {line.strip() for line in lines[1:]} == {
@@ -203,53 +202,53 @@ def test_all_that_is_wrong_is_in_one_error():
 
 
 def test_parameter_filled_twice_is_an_error():
-    rows = (*keys.module("a", "x", "dense"), *keys.module("b", "x", "dense"))
+    rows = (*mapping.module("a", "x", "dense"), *mapping.module("b", "x", "dense"))
     arrays = {
         f"{k}.{leaf}": np.zeros((2,) * n) for k in "ab" for leaf, n in [("weight", 2), ("bias", 1)]
     }
     with pytest.raises(
         UserError, match=r"0 missing, 2 unexpected.*\n.*b.weight: x/kernel is filled by a.weight"
     ):
-        keys.to_params(keys.Table(rows), arrays, {"x/kernel": (2, 2), "x/bias": (2,)})
+        mapping.to_params(mapping.Table(rows), arrays, {"x/kernel": (2, 2), "x/bias": (2,)})
 
 
 def test_buffers_may_be_absent_and_odd_ones_are_told():
     state = made_up("rvrt_deblur")
-    table = tables.table("rvrt", X1)
+    table = families.table("rvrt", X1)
     shapes = flax_shapes(table, state)
-    bare = keys.without_buffers(table, state)
+    bare = mapping.without_buffers(table, state)
     assert len(state) - len(bare) == 22  # 20 attention layers, spynet.mean, spynet.std
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        params = keys.to_params(table, bare, shapes)
+        params = mapping.to_params(table, bare, shapes)
         half = {key: array.astype(np.float16) for key, array in state.items() if "spynet" in key}
-        keys.to_params(table, state | half, shapes)
+        mapping.to_params(table, state | half, shapes)
     assert params.keys() == shapes.keys()
     with pytest.warns(UserWarning, match=r"1 buffers .*: spynet\.std"):
-        keys.to_params(table, state | {"spynet.std": np.ones((1, 3, 1, 1))}, shapes)
+        mapping.to_params(table, state | {"spynet.std": np.ones((1, 3, 1, 1))}, shapes)
 
 
 def test_unknown_paths_and_shapes_are_refused():
-    table = tables.table("basicvsr", {})
+    table = families.table("basicvsr", {})
     with pytest.raises(UserError, match="2 parameters have no key"):
-        keys.to_state(table, {"nonsense/kernel": np.zeros(1), "fusion/scale": np.zeros(1)})
+        mapping.to_state(table, {"nonsense/kernel": np.zeros(1), "fusion/scale": np.zeros(1)})
     shapes = {"a/kernel": (2, 2), "a/bias": (2,)}
     with pytest.raises(UserError, match="1 missing, 1 unexpected, 1 misshapen"):
-        keys.check_shapes({"a/kernel": np.zeros((2, 3)), "b": np.zeros(1)}, shapes)
+        mapping.check_shapes({"a/kernel": np.zeros((2, 3)), "b": np.zeros(1)}, shapes)
     with pytest.raises(UserError, match="no key table for the model 'vrt'"):
-        tables.table("vrt", {})
+        families.table("vrt", {})
 
 
 def test_nest_and_flatten_are_inverse():
     flat = {"a/b/c": np.zeros(1), "a/b/d": np.zeros(2), "e": np.zeros(3)}
-    tree = keys.nest(flat)
+    tree = mapping.nest(flat)
     assert tree == {"a": {"b": {"c": flat["a/b/c"], "d": flat["a/b/d"]}}, "e": flat["e"]}
-    assert list(keys.flatten(tree).items()) == list(flat.items())
+    assert list(mapping.flatten(tree).items()) == list(flat.items())
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_detect_reads_the_published_configs_off_the_shapes(variant):
-    seen = detect.detect(made_up(variant))
+    seen = families.detect(made_up(variant))
     config = VARIANTS[variant]["config"]
     assert seen["name"] == "rvrt"
     assert seen["mlp_ratio"] == 2 and seen["num_feat"] == 64
@@ -270,5 +269,5 @@ def test_detect_reads_the_published_configs_off_the_shapes(variant):
 def test_detect_of_damaged_and_foreign_state_dicts():
     state = made_up("rvrt_sr")
     del state["conv_last.weight"]
-    assert detect.detect(state) == {"name": "rvrt"}
-    assert detect.detect({"layer1.0.conv1.weight": np.zeros(1)}) is None
+    assert families.detect(state) == {"name": "rvrt"}
+    assert families.detect({"layer1.0.conv1.weight": np.zeros(1)}) is None

