@@ -1,10 +1,13 @@
+import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import http.server
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -292,5 +295,30 @@ def test_runs_as_a_program():
 
 
 def test_importing_it_needs_no_jax():
-    code = "import sys, rvrt_jax.weights.fetch, rvrt_jax.weights.families; sys.exit('jax' in sys.modules)"
+    modules = "rvrt_jax.weights.fetch, rvrt_jax.weights.families"
+    code = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+
+
+def test_two_that_fetch_the_same_weights_share_one_download(known, monkeypatch):
+    """Each alone would append to the other's partial file. A lock is of an open file, so that
+    threads stand for processes."""
+    handler, target = known
+    both = threading.Barrier(2, timeout=30)
+    lock, download = fcntl.flock, fetch.download
+
+    def locked_by_both(*arguments):
+        both.wait()  # the second one asks for the lock before the first one is done
+        lock(*arguments)
+
+    def slow(*arguments):
+        time.sleep(0.2)
+        download(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", locked_by_both)
+    monkeypatch.setattr(fetch, "download", slow)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        paths = list(pool.map(fetch.get, ["mine", "mine"]))
+    assert paths == [target, target] and target.read_bytes() == handler.data
+    assert handler.seen == [None]
+    assert [path.name for path in target.parent.iterdir()] == ["mine.pth"]
