@@ -19,7 +19,7 @@ from rvrt_jax.media.frames import to_float, to_uint
 from rvrt_jax.models import build
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.restoration.restore import restore
-from rvrt_jax.weights import catalogue, pth, tables
+from rvrt_jax.weights import catalogue, families, pth
 from rvrt_jax.weights import load as loading
 
 FIELDS = {"num_feat": 4, "num_block": 2}
@@ -29,7 +29,7 @@ FIELDS = {"num_feat": 4, "num_block": 2}
 def state():
     """Made-up weights by checkpoint key."""
     model = build("basicvsr", **FIELDS)
-    return goldens.state_dict(tables.table("basicvsr", {}), goldens.parameter_shapes(model), 5)
+    return goldens.state_dict(families.table("basicvsr", {}), goldens.parameter_shapes(model), 5)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_checkpoint_file_restores_any_size_by_the_recipe(tmp_path, state, smal
 
 def test_a_published_file_is_known_by_its_shapes(tmp_path):
     full = goldens.parameter_shapes(build("basicvsr"))
-    arrays = goldens.state_dict(tables.table("basicvsr", {}), full, 0)
+    arrays = goldens.state_dict(families.table("basicvsr", {}), full, 0)
     pth.write(tmp_path / "x.pth", arrays)
     assert loading.load(tmp_path / "x.pth")[0] == build("basicvsr")
 
