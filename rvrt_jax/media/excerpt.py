@@ -57,9 +57,15 @@ class VideoExcerpt(VideoReader):
         self._before = before
         rest = self.length - self._first
         self.length = rest if frames is None else min(frames, rest)
+        self.ends_early, self.decoded = self.length < rest, None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return itertools.islice(super().__iter__(), self._first, self._first + self.length)
+        count = 0
+        frames = super().__iter__()
+        for frame in itertools.islice(frames, self._first, self._first + self.length):
+            yield frame
+            count += 1
+        self.decoded = count
 
     def alphas(self) -> Iterator[np.ndarray]:
         return itertools.islice(super().alphas(), self._first, self._first + self.length)

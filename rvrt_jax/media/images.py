@@ -74,6 +74,8 @@ def probe(path: Path) -> ImageInfo:
 def probe_bytes(path: Path, data: bytes) -> ImageInfo:
     """Does what `probe` does for a file's content; `path` names it in errors."""
     info = None
+    if _animated(data):
+        _log.warning("%s is animated: only its first picture is read.", path)
     if data.startswith(_PNG_SIGNATURE):
         info = _probe_png(data)
     elif data.startswith(_JPEG_SIGNATURE):
@@ -138,6 +140,14 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     if image.shape[2] == 3:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB), np.ascontiguousarray(image[..., 3])
+
+
+def _animated(data: bytes) -> bool:
+    """Tells whether a PNG or WebP file holds several pictures, by its header."""
+    if data.startswith(_PNG_SIGNATURE):
+        return b"acTL" in data[: data.find(b"IDAT")]
+    extended = data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) > 20
+    return extended and data[20] & 2 > 0
 
 
 def _probe_png(data: bytes) -> ImageInfo | None:

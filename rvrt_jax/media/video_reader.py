@@ -52,12 +52,13 @@ class VideoReader(FrameSource):
     clock: unit of time in seconds; 1 / rate, or the file's own unit if is_constant is False.
     decoded: number of frames that there really are; None before all have been read once.
     offsets: what to add to the times of each part of a joined film, in seconds (see `joins`).
-    is_excerpt: whether the file has more before or behind (see `excerpt`).
+    is_excerpt, ends_early: whether the file has more before or behind; has more behind (see
+    `excerpt`).
     pixel_format: FFmpeg's name of the first frame's, which says depth and colour resolution.
     has_captions: whether the first frames hold closed captions.
     """
 
-    is_excerpt = False
+    is_excerpt = ends_early = False
 
     def __init__(
         self,

@@ -136,7 +136,7 @@ class VideoWriter:
             self._mux(self._stream.encode(None))
             if self._companions and self._source:
                 whole = self._source.decoded or self._source.length
-                cut_short = self.count < whole or self._source.is_excerpt
+                cut_short = self.count < whole or self._source.ends_early
                 end = sum(self._source.timing(self.count - 1)) * self._clock if cut_short else None
                 self._companions.copy_until(end)
 

@@ -54,6 +54,19 @@ def test_frames_times_and_sound_of_a_part(tmp_path, start, frames, expected):
     assert titles == [f"Part {k}" for k in range(2) if Fraction(2, 5) * (k + 1) > begin]
 
 
+@pytest.mark.parametrize(("start", "frames"), [("0.2", None), ("0.2", 99), (None, 99)])
+def test_sound_behind_the_last_frame_belongs_to_a_part_that_reaches_it(tmp_path, start, frames):
+    film = films.film(tmp_path / "in.mkv", audio="flac", count=10)  # and a second of sound
+    with open_frames(film) as source:
+        output = write(excerpt(source, start, frames), tmp_path / "out.mkv")
+    begin = float(start or 0)
+    kept = [data for data, at in films.packets(film, "audio") if at >= begin]
+    assert [data for data, _ in films.packets(output, "audio")] == kept
+    with open_frames(film) as source:
+        short = write(excerpt(source, start, 3), tmp_path / "short.mkv")
+    assert films.packets(short, "audio")[-1][1] < 0.12
+
+
 def test_a_part_of_images(tmp_path):
     frames = films.noise(7)
     size = {"height": films.HEIGHT, "width": films.WIDTH}

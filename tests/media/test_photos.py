@@ -78,6 +78,18 @@ def test_a_broken_tag_is_passed_over():
         assert 1 <= exif.orientation(content[:length]) <= 8
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_animated_images_are_named(tmp_path, caplog, kind):
+    path = tmp_path / f"a.{kind.lower()}"
+    first, second = (Image.fromarray(PHOTO), Image.fromarray(255 - PHOTO))
+    first.save(path, kind, lossless=True)
+    open_frames(path)
+    assert caplog.text == ""
+    first.save(path, kind, save_all=True, append_images=[second], lossless=True)
+    np.testing.assert_array_equal(open_frames(path).read_all()[0], PHOTO)
+    assert "only its first picture is read" in caplog.text
+
+
 # --- opacity
 
 
