@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+import rvrt_jax.web
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.frames import open_frames
 from rvrt_jax.web import job
@@ -127,8 +128,36 @@ def test_old_files_are_removed_and_new_ones_kept(tmp_path):
     assert not (tmp_path / "jobs/a").exists() and (tmp_path / "jobs/c").exists()
 
 
+def test_the_server_removes_old_files_while_it_runs_and_all_at_its_end(monkeypatch):
+    page = pytest.importorskip("rvrt_jax.web.page")
+    roots, left = [], []
+
+    class Opened:
+        def close(self):
+            left.append(sorted(path.name for path in roots[0].iterdir()))
+
+    def serve(root, limits, **_):
+        roots.append(root)
+        for name, age in (("old.mp4", 3700), ("new.mp4", 3500)):
+            (root / name).write_bytes(b"film")
+            os.utime(root / name, (time.time() - age,) * 2)
+        return Opened()
+
+    def sleep(seconds):
+        assert seconds <= 60
+        if not (roots[0] / "old.mp4").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "serve", serve)
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert main([]) == 0
+    assert left == [["new.mp4"]]
+    assert not roots[0].exists()
+
+
 def test_without_gradio_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "rvrt_jax.web.page", raising=False)
+    monkeypatch.delattr(rvrt_jax.web, "page", raising=False)
     assert main(["--port", "1"]) == 1
     assert "pip install 'rvrt_jax[web]'" in capsys.readouterr().err

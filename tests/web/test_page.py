@@ -192,6 +192,14 @@ def test_mistakes_are_explained_on_the_page(user, tmp_path):
     assert "restores 1 to 6 at once. Choose a shorter part" in someone.message("error")
 
 
+def test_a_large_file_is_refused(user, tmp_path):
+    someone = user()
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(2 * 2**20))
+    someone.find("#upload input[type=file]").send_keys(str(large))
+    assert "1.0 MB" in someone.message("error") or "maximum" in someone.message("error")
+
+
 def test_a_part_of_a_long_film_says_so(user, tmp_path):
     someone = user()
     someone.upload(film(tmp_path / "long.mp4", 60, frames=8))
