@@ -1,6 +1,8 @@
 """The site builds without network, and shows what it promises."""
 
+import html
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,12 @@ def test_every_recipe_is_shown(site):
     page = (site / "research.html").read_text()
     for path in (ROOT / "configs").glob("*.py"):
         assert path.stem == "common" or f'id="configs.{path.stem}"' in page
+
+
+def test_the_examples_stand_in_the_page(site):
+    page = re.sub("<[^>]*>", "", (site / "outside.html").read_text())
+    for path in (ROOT / "examples").iterdir():
+        assert html.escape(path.read_text().strip().splitlines()[-1], quote=False) in page
 
 
 def test_pages_load_nothing_from_the_network(site):

@@ -25,7 +25,7 @@ CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync "
-    "--window-size=1200,1000"
+    "--window-size=1200,840"
 )
 PATIENCE = 60  # seconds; the machine may be busy
 
