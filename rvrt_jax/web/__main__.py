@@ -4,6 +4,7 @@ rvrt web [--host 127.0.0.1] [--port 7860]
 """
 
 import argparse
+import socket
 import sys
 import tempfile
 import time
@@ -18,13 +19,19 @@ LOCAL = "127.0.0.1"
 def run(limits: job.Limits, *, host: str, port: int) -> None:
     """Serves the page until it is interrupted; removes all files in the end.
 
-    Raises UserError if gradio is not installed, OSError if the port is taken.
+    Raises UserError if gradio is not installed, or the port is taken.
     """
     try:
         from rvrt_jax.web import page
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed; run: pip install 'rvrt_jax[web]'"
+        ) from error
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port} cannot be opened ({error}). Pass another --port."
         ) from error
     with tempfile.TemporaryDirectory(prefix="rvrt_jax_web_") as folder:
         opened = page.serve(Path(folder), limits, host=host, port=port)

@@ -1,6 +1,7 @@
 """What happens to an upload, without the page."""
 
 import os
+import socket
 import sys
 import time
 import zipfile
@@ -150,9 +151,17 @@ def test_the_server_removes_old_files_while_it_runs_and_all_at_its_end(monkeypat
 
     monkeypatch.setattr(page, "serve", serve)
     monkeypatch.setattr(time, "sleep", sleep)
-    assert main([]) == 0
+    assert main(["--port", "0"]) == 0
     assert left == [["new.mp4"]]
     assert not roots[0].exists()
+
+
+def test_a_taken_port_is_named(capsys):
+    pytest.importorskip("rvrt_jax.web.page")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["--port", str(port)]) == 1
+    assert f"127.0.0.1:{port} cannot be opened" in capsys.readouterr().err
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch, capsys):
