@@ -237,14 +237,15 @@ class _Sink:
     @staticmethod
     def _integers(block: Array, bits: int, start: int) -> np.ndarray:
         dtype = DTYPES[bits]
-        frames, bad = programs.to_integers(block, np.float32(np.iinfo(dtype).max), dtype)
-        bad = np.asarray(bad)
-        if bad.any():
-            index = int(np.flatnonzero(bad)[0])
+        frames = programs.to_integers(block, np.float32(np.iinfo(dtype).max), dtype)
+        finite = np.asarray(programs.all_finite(block))
+        if not finite.all():
+            index = int(np.argmin(finite))
+            bad = np.count_nonzero(~np.isfinite(block[index]))
             raise UserError(
-                f"frame {start + index} comes out of the network with {bad[index]} of "
-                f"{block[0].size} values that are NaN or infinite and cannot become pixels. Check "
-                "the weights and the input, or compute in float32."
+                f"frame {start + index} comes out of the network with {bad} of {block[0].size} "
+                "values that are NaN or infinite and cannot become pixels. Check the weights and "
+                "the input, or compute in float32."
             )
         return np.asarray(frames)
 

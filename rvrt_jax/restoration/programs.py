@@ -62,13 +62,19 @@ def to_float(video: Array, largest: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def to_integers(frames: Array, largest: Array, dtype: np.dtype) -> tuple[Array, Array]:
-    """Returns frames clamped to [0, 1], rounded to integers up to `largest`, halves to even.
+def to_integers(frames: Array, largest: Array, dtype: np.dtype) -> Array:
+    """Returns frames clamped to [0, 1], rounded to integers up to `largest`, halves to even."""
+    return jnp.rint(jnp.clip(frames, 0, 1) * largest).astype(dtype)
 
-    Also returns how many values of each frame are not finite, int32 [t].
+
+@jax.jit
+def all_finite(frames: Array) -> Array:
+    """Returns whether all values of each frame are finite, bool [t].
+
+    A program of its own: together with `to_integers` both take ten times as long on a CPU.
     """
-    bad = jnp.sum(~jnp.isfinite(frames), axis=(1, 2, 3), dtype=jnp.int32)
-    return jnp.rint(jnp.clip(frames, 0, 1) * largest).astype(dtype), bad
+    # What is not a number, or infinite, times 0 is not a number, and so is the sum.
+    return jnp.isfinite(jnp.sum(frames * 0, axis=(1, 2, 3)))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
