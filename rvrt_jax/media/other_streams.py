@@ -1,9 +1,11 @@
 """What lies beside the picture in a video file: copied packet by packet, never decoded."""
 
 import io
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import av.error
@@ -40,7 +42,7 @@ class Companions:
         try:
             main = main_stream(container, source.path)
             for stream in container.streams:
-                if stream.index != main.index and not self._add(stream):
+                if stream.index != main.index and not self._add(stream, source.path):
                     dropped.append(_describe(stream))
             self._copy_tags(container, main)
         except BaseException:
@@ -63,11 +65,11 @@ class Companions:
             self._output.mux(self._next)
             self._next = None
 
-    def _add(self, stream: Stream) -> bool:
+    def _add(self, stream: Stream, path: Path) -> bool:
         """Opens an output stream for one of the source; False if the container cannot hold it."""
         if stream.type not in ("audio", "subtitle", "attachment"):
             return False
-        if not _accepts(self._output.format.name, stream):
+        if not _accepts(self._output.format.name, stream, path):
             return False
         target = self._output.add_stream_from_template(stream)
         target.metadata.update(stream.metadata)
@@ -128,19 +130,32 @@ class Companions:
             yield packet
 
 
-def _accepts(container: str, stream: Stream) -> bool:
-    """Tells whether a container can hold a stream, by writing the head of one in memory."""
+def _accepts(container: str, stream: Stream, path: Path) -> bool:
+    """Tells whether a container can hold a stream, by writing a short one in memory.
+
+    path: of the source. Some sound is refused with its first packet, when the head is written.
+    """
     if stream.type == "attachment":
         return container == "matroska"
     if container == "avi" and not _fits_avi(stream):
         return False
     try:
         with av.open(io.BytesIO(), "w", format=container) as trial:
-            trial.add_stream_from_template(stream)
+            target = trial.add_stream_from_template(stream)
             trial.start_encoding()
+            if stream.type == "audio":
+                for packet in _first_packets(path, stream.index):
+                    packet.stream = target
+                    trial.mux(packet)
     except (ValueError, av.error.FFmpegError):  # ValueError: PyAV finds no such combination
         return False
     return True
+
+
+def _first_packets(path: Path, index: int) -> list[Packet]:
+    with open_container(path) as container:
+        packets = container.demux(container.streams[index])
+        return list(itertools.islice((p for p in packets if p.size and p.dts is not None), 3))
 
 
 def _fits_avi(stream: Stream) -> bool:

@@ -118,12 +118,12 @@ def add_sound(out, codec):
 
     def write_sound():
         tone = np.sin(np.arange(48000) / 20).astype(np.float32)[None]
-        formats = {"aac": "fltp", "libopus": "flt", "pcm_s16le": "s16", "flac": "s16", "mp2": "s16"}
-        tone = tone if formats[codec] != "s16" else np.int16(tone * 9999)
+        kind = {"aac": "fltp", "ac3": "fltp", "libopus": "flt"}.get(codec, "s16")
+        tone = tone if kind != "s16" else np.int16(tone * 9999)
         size = 960
         for start in range(0, 48000, size):
             frame = av.AudioFrame.from_ndarray(
-                tone[:, start : start + size], format=formats[codec], layout="mono"
+                tone[:, start : start + size], format=kind, layout="mono"
             )
             frame.rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
             out.mux(stream.encode(frame))

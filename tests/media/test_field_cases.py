@@ -82,6 +82,27 @@ def test_all_tracks_are_kept(tmp_path):
     assert [d for d, _ in texts[0]] == [d for d, _ in texts[1]] and len(texts[0]) > 0
 
 
+def test_sound_that_is_refused_with_its_first_packet_is_named(tmp_path):
+    """MP4 does not take RealAudio's AC-3: found out before work starts, not at its end."""
+    whole, path = film(tmp_path / "whole.mp4", audio="ac3"), tmp_path / "in.mkv"
+    with av.open(str(whole)) as given, av.open(str(path), "w") as out:
+        targets = {s.index: out.add_stream_from_template(s) for s in given.streams}
+        for packet in given.demux():
+            if packet.dts is None:
+                continue
+            data = bytearray(bytes(packet))
+            if packet.stream.type == "audio":
+                data[5] = 9 << 3  # version of the stream (bsid): the one of RealAudio
+            other = av.Packet(bytes(data))
+            other.is_keyframe = packet.is_keyframe
+            other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
+            other.stream = targets[packet.stream_index]
+            out.mux(other)
+    assert copy(path, tmp_path / "out.mp4").dropped == ["stream 1 (audio, ac3)"]
+    assert copy(path, tmp_path / "out.mkv").dropped == []
+    assert copy(whole, tmp_path / "sound.mp4").dropped == []
+
+
 def test_closed_captions_are_named(tmp_path):
     """They hide in the picture's own stream; three bytes of them here."""
     path = make(tmp_path / "in.h264", smooth(3), codec="libx264", pix_fmt="yuv420p", rate=25)
