@@ -27,9 +27,9 @@ rvrt.add_command(restore)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def weights(arguments: tuple[str, ...]) -> None:
     """List trained weights and fetch them: list, get NAME."""
-    from rvrt_jax.weights import catalogue
+    from rvrt_jax.weights import __main__ as program
 
-    sys.exit(catalogue.main(list(arguments)))
+    sys.exit(program.main(list(arguments)))
 
 
 @rvrt.command(context_settings=_AS_IT_IS, add_help_option=False)
