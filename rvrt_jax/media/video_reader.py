@@ -81,8 +81,8 @@ class VideoReader(FrameSource):
         scan = scan_packets(path)
         if not scan.complete and not self._skip:
             raise UserError(
-                f"{path} is cut short: about {scan.count} frames can be read. Copy it again, or "
-                "pass damaged='skip' (eval.py: --damaged=skip) to work with those."
+                f"{path} is cut short or broken at its end: about {scan.count} frames can be read. "
+                "Copy it again, or pass damaged='skip' (--damaged=skip) to work with those."
             )
         with open_container(path) as container:
             stream = main_stream(container, path)
@@ -290,7 +290,7 @@ class VideoReader(FrameSource):
     def _damage(self, index: int) -> UserError:
         return UserError(
             f"{self.path} is damaged: {index} frames could be read, the next one is broken. "
-            "Copy it again, or pass damaged='skip' (eval.py: --damaged=skip) to leave out what "
+            "Copy it again, or pass damaged='skip' (--damaged=skip) to leave out what "
             "cannot be decoded."
         )
 

@@ -66,7 +66,9 @@ def test_truncated_video_names_the_frames_it_has(tmp_path, suffix, container_opt
     whole = open_frames(path)
     assert whole.length == len(list(whole)) == 30
     broken = cut(path, tmp_path / f"cut{suffix}", 0.6)
-    with pytest.raises(UserError, match=r"cut short: about 1\d frames can be read.*skip") as error:
+    with pytest.raises(
+        UserError, match=r"cut short or broken at its end: about 1\d frames can be read.*skip"
+    ) as error:
         open_frames(broken)
     announced = int(str(error.value).split("about ")[1].split()[0])
     some = open_frames(broken, damaged="skip")
