@@ -10,6 +10,7 @@ into g groups that move together, so keys and values are sampled at different pl
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
 
+from rvrt_jax.ops import deform_attn_at_once
+from rvrt_jax.ops.deform_attn_at_once import per_head
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
     bilinear_sample_plain,
@@ -69,6 +72,7 @@ class _Spec(NamedTuple):
     width: int
     window: Window2
     heads: int
+    everywhere_at_once: bool  # or on GPUs alone
 
 
 def deform_attn_streamed(
@@ -77,8 +81,20 @@ def deform_attn_streamed(
     """Goes over the samples one at a time with an online softmax: same values, little memory.
 
     The backward pass goes over them once more and samples again, so nothing is kept per sample.
+    On GPUs it computes as `deform_attn_in_one`, which needs as little memory there.
     """
-    _, h, w, c = q.shape
+    return _laid_out(q, kv, offsets, _Spec(*q.shape[1:3], window, heads, False))
+
+
+def deform_attn_in_one(
+    q: Array, kv: Array, offsets: Array, *, heads: int, window: Window2
+) -> Array:
+    """Takes all samples at once on every platform (`deform_attn_at_once`): same values."""
+    return _laid_out(q, kv, offsets, _Spec(*q.shape[1:3], window, heads, True))
+
+
+def _laid_out(q: Array, kv: Array, offsets: Array, spec: _Spec) -> Array:
+    h, c, heads = spec.height, q.shape[-1], spec.heads
     if offsets.shape[4] % 2:  # keys and values share a group: give each the group's positions
         offsets = repeat(offsets, "i h w s g k y -> i h w s (g two) k y", two=2)
     groups, head = offsets.shape[4], c // heads
@@ -88,7 +104,7 @@ def deform_attn_streamed(
     unit = math.gcd(c // (groups // 2), head)  # channels that share both their group and their head
     q = rearrange(q * head**-0.5, "i h w (g m u) -> i g (h w) m u", g=groups // 2, u=unit)
     offsets = rearrange(offsets, "i h w s g k y -> s k i g (h w) y")
-    attended = cast(Array, _attend(q, rows, offsets, _Spec(h, w, window, heads)))
+    attended = cast(Array, _attend(q, rows, offsets, spec))
     return rearrange(attended, "i g (h w) m u -> i h w (g m u)", h=h)
 
 
@@ -103,10 +119,50 @@ def _attend(q: Array, rows: Array, offsets: Array, spec: _Spec) -> Array:
 
 
 def _attend_forward(q: Array, rows: Array, offsets: Array, spec: _Spec):
+    out, log_total = _by_platform(_forward_at_once, _forward_streamed, spec, q, rows, offsets)
+    return out, (q, rows, offsets, out, log_total)
+
+
+def _attend_backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
+    return _by_platform(_backward_at_once, _backward_streamed, spec, *residuals, d_out)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _by_platform(at_once: Callable, streamed: Callable, spec: _Spec, *arrays: Array):
+    """Computes by `at_once` where the program runs on a GPU or `spec` asks for it."""
+    at_once, streamed = (functools.partial(f, spec=spec) for f in (at_once, streamed))
+    if spec.everywhere_at_once:
+        return at_once(*arrays)
+    return jax.lax.platform_dependent(*arrays, cuda=at_once, rocm=at_once, default=streamed)
+
+
+def _forward_at_once(q: Array, rows: Array, offsets: Array, *, spec: _Spec):
+    out, log_total = deform_attn_at_once.forward(
+        q, rows, _places(offsets, spec), heads=spec.heads, height=spec.height, width=spec.width
+    )
+    return out.astype(q.dtype), log_total
+
+
+def _backward_at_once(
+    q: Array, rows: Array, offsets: Array, out: Array, log_total: Array, d_out: Array, *, spec
+):
+    d_out = d_out.astype(jnp.float32)
+    mean_d_weight = per_head((d_out * out).sum(-1), spec.heads)
+    places = _places(offsets, spec)
+    sizes = {"heads": spec.heads, "height": spec.height, "width": spec.width}
+    d_q, d_rows, d_offsets = deform_attn_at_once.backward(
+        q, rows, places, mean_d_weight, log_total, d_out, **sizes
+    )
+    return d_q.astype(q.dtype), d_rows.astype(rows.dtype), d_offsets
+
+
+def _forward_streamed(q: Array, rows: Array, offsets: Array, *, spec: _Spec):
     def tap_step(carry, place: Array, support: Array):
         peak, total, mean = carry
         keys, values = _keys_values(support, place, q.shape, spec)
-        logits = _per_head(sum_last(q * keys), spec.heads)
+        logits = per_head(sum_last(q * keys), spec.heads)
         new_peak = jnp.maximum(peak, logits)
         decay, weight = jnp.exp(peak - new_peak), jnp.exp(logits - new_peak)
         mean = mean * decay[..., None] + weight[..., None] * values
@@ -121,25 +177,25 @@ def _attend_forward(q: Array, rows: Array, offsets: Array, spec: _Spec):
     start = peak, jnp.zeros_like(peak), jnp.zeros(q.shape, jnp.float32)
     slots = jnp.arange(offsets.shape[0])
     (peak, total, mean), _ = jax.lax.scan(slot_step, start, (slots, _places(offsets, spec)))
-    out = (mean / total[..., None]).astype(q.dtype)
-    return out, (q, rows, offsets, out, peak + jnp.log(total))
+    return (mean / total[..., None]).astype(q.dtype), peak + jnp.log(total)
 
 
-def _attend_backward(spec: _Spec, residuals, d_out: Array):
+def _backward_streamed(
+    q: Array, rows: Array, offsets: Array, out: Array, log_total: Array, d_out: Array, *, spec
+):
     """Samples again and turns each sample's share of `d_out` into gradients.
 
     The softmax is undone as in Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2.
     """
-    q, rows, offsets, out, log_total = residuals
     d_out = d_out.astype(jnp.float32)
-    mean_d_weight = _per_head(sum_last(d_out * out), spec.heads)
+    mean_d_weight = per_head(sum_last(d_out * out), spec.heads)
 
     def tap_step(carry, place: Array, support: Array):
         d_q, d_support = carry
         keys, values = _keys_values(support, place, q.shape, spec)
-        logits = _per_head(sum_last(q * keys), spec.heads)
+        logits = per_head(sum_last(q * keys), spec.heads)
         weight = jnp.exp(logits - log_total)
-        d_weight = _per_head(sum_last(d_out * values), spec.heads)
+        d_weight = per_head(sum_last(d_out * values), spec.heads)
         d_logits = (weight * (d_weight - mean_d_weight))[..., None]
         d_sampled = jnp.concatenate([d_logits * q, weight[..., None] * d_out], axis=1)
         d_sampled = rearrange(d_sampled, "i g p m u -> i g p (m u)")
@@ -161,24 +217,10 @@ def _attend_backward(spec: _Spec, residuals, d_out: Array):
     return d_q.astype(q.dtype), d_rows.astype(rows.dtype), d_offsets
 
 
-_attend.defvjp(_attend_forward, _attend_backward)
-
-
 def _places(offsets: Array, spec: _Spec) -> Array:
     """Returns the sampling positions [s, k, i, g, p, 2], (y, x) in pixels."""
     grid = rearrange(pixel_grid(spec.height, spec.width), "h w y -> 1 1 1 1 (h w) y")
     return offsets + rearrange(tap_positions(spec.window), "k y -> 1 k 1 1 1 y") + grid
-
-
-def _per_head(x: Array, heads: int) -> Array:
-    """Sums [i, g, p, m] over the units of each head and hands every unit its head's sum."""
-    _, groups, _, m = x.shape
-    if groups * m == heads:
-        return x
-    x = rearrange(x, "i g p m -> i p (g m)")
-    total = rearrange(x, "i p (a n) -> i p a n", a=heads).sum(-1)
-    total = repeat(total, "i p a -> i p (a n)", n=groups * m // heads)
-    return rearrange(total, "i p (g m) -> i g p m", g=groups)
 
 
 def _keys_values(rows: Array, place: Array, shape: tuple[int, ...], spec: _Spec):
@@ -205,4 +247,8 @@ def _sample_backward(
     return jax.vmap(jax.vmap(backward))(rows, at, d_sampled, d_rows)
 
 
-ATTENTION = {"plain": deform_attn_plain, "streamed": deform_attn_streamed}
+ATTENTION = {
+    "plain": deform_attn_plain,
+    "streamed": deform_attn_streamed,
+    "at_once": deform_attn_in_one,
+}

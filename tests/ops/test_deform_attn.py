@@ -1,4 +1,4 @@
-"""Guided deformable attention: golden numbers and gradients, a plain loop, and both versions."""
+"""Guided deformable attention: golden numbers and gradients, a plain loop, all versions."""
 
 import functools
 import itertools
@@ -10,9 +10,16 @@ import pytest
 from einops import rearrange
 from helpers import goldens
 
-from rvrt_jax.ops.deform_attn import deform_attn_plain, deform_attn_streamed, tap_positions
+from rvrt_jax.ops.deform_attn import (
+    ATTENTION,
+    deform_attn_in_one,
+    deform_attn_plain,
+    deform_attn_streamed,
+    tap_positions,
+)
 
-BOTH = pytest.mark.parametrize("attend", [deform_attn_plain, deform_attn_streamed])
+ALL = pytest.mark.parametrize("attend", ATTENTION.values(), ids=ATTENTION)
+FAST = pytest.mark.parametrize("attend", [deform_attn_streamed, deform_attn_in_one])
 CASES = [  # n, height, width, channels, groups, heads, window
     (2, 5, 7, 8, 4, 4, (3, 3)),
     (1, 5, 7, 8, 2, 4, (3, 3)),
@@ -83,7 +90,7 @@ def vjp(attend, q, kv, offsets, cotangent, **options):
     return run(q, kv, offsets)
 
 
-@BOTH
+@ALL
 def test_golden_values_and_gradients(attend):
     golden = {
         key.split("/")[1]: array
@@ -106,7 +113,7 @@ def test_golden_values_and_gradients(attend):
         np.testing.assert_allclose(result, other, atol=1e-5)  # float64 against float32
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("case", CASES)
 def test_values_by_loops(case, attend):
     q, kv, offsets, _ = arrays(*case)
@@ -116,22 +123,22 @@ def test_values_by_loops(case, attend):
     np.testing.assert_allclose(out, by_loops(q, kv, offsets, **options), atol=1e-5)
 
 
+@FAST
 @pytest.mark.parametrize("case", CASES[2:7])  # the golden test has one like the first two
-def test_gradients_of_both_agree(case):
+def test_gradients_agree_with_the_definition(case, attend):
     options = {"heads": case[5], "window": case[6]}
-    plain, streamed = (
-        vjp(f, *arrays(*case), **options) for f in (deform_attn_plain, deform_attn_streamed)
-    )
-    for ours, other in zip(streamed, plain, strict=True):
+    plain, fast = (vjp(f, *arrays(*case), **options) for f in (deform_attn_plain, attend))
+    for ours, other in zip(fast, plain, strict=True):
         # Offsets are continuous here, so no sample falls on the one place where rules differ.
         np.testing.assert_allclose(ours, other, atol=1e-4)
 
 
-def test_streamed_gradients_are_those_of_small_steps():
+@FAST
+def test_gradients_are_those_of_small_steps(attend):
     """Directional derivatives in all three arguments, in the values' own float32."""
     q, kv, offsets, cotangent = arrays(2, 3, 4, 8, 4, 2, (1, 3), reach=0.4)
     options = {"heads": 2, "window": (1, 3)}
-    _, *gradients = vjp(deform_attn_streamed, q, kv, offsets, cotangent, **options)
+    _, *gradients = vjp(attend, q, kv, offsets, cotangent, **options)
     for place, gradient in enumerate(gradients[:2]):
         direction = np.random.default_rng(place).standard_normal(gradient.shape)
         step = 1e-4
@@ -144,7 +151,7 @@ def test_streamed_gradients_are_those_of_small_steps():
         np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-3)
 
 
-@BOTH
+@ALL
 def test_bfloat16_is_close(attend):
     case = (2, 5, 7, 16, 4, 4, (3, 3))
     q, kv, offsets, _ = arrays(*case)
@@ -156,18 +163,19 @@ def test_bfloat16_is_close(attend):
     np.testing.assert_allclose(out.astype(np.float32), exact, atol=0.06)
 
 
-def test_a_sample_at_exactly_minus_one_has_no_offset_gradient():
+@FAST
+def test_a_sample_at_exactly_minus_one_has_no_offset_gradient(attend):
     """All of a pixel's samples lie at y = -1: they read zeros, and none asks to be moved."""
     q, kv, _, cotangent = arrays(1, 4, 5, 4, 2, 2, (1, 1))
     offsets = np.zeros((1, 4, 5, 1, 2, 1, 2), np.float32)
     offsets[0, ..., 0] = -1 - np.arange(4, dtype=np.float32)[:, None, None, None, None]
     options = {"heads": 2, "window": (1, 1)}
-    out, d_q, d_kv, d_offsets = vjp(deform_attn_streamed, q, kv, offsets, cotangent, **options)
+    out, d_q, d_kv, d_offsets = vjp(attend, q, kv, offsets, cotangent, **options)
     for array in (out, d_q, d_kv, d_offsets):
         np.testing.assert_array_equal(array, np.zeros(array.shape))
 
 
-@BOTH
+@ALL
 def test_zero_offsets_and_one_tap_read_the_pixel_itself(attend):
     """One sample per query: the weight is 1 and the output is the value there."""
     q, kv, offsets, _ = arrays(1, 5, 3, 6, 2, 3, (1, 1))
@@ -175,7 +183,7 @@ def test_zero_offsets_and_one_tap_read_the_pixel_itself(attend):
     np.testing.assert_allclose(out, kv[..., 6:], atol=1e-6)
 
 
-@BOTH
+@ALL
 def test_logits_of_hundreds_do_not_overflow(attend):
     q, kv, offsets, _ = arrays(2, 3, 3, 4, 2, 2, (3, 3))
     out = attend(300 * q, kv, offsets, heads=2, window=(3, 3))
