@@ -19,7 +19,7 @@ from rvrt_jax.evaluation.metrics import mean
 from rvrt_jax.evaluation.score import score_frame, to_8_bits
 from rvrt_jax.files import check_free, is_taken, write_text
 from rvrt_jax.media.frame_source import FrameSource
-from rvrt_jax.media.frames import PIPE
+from rvrt_jax.media.frames import PIPE, describe
 from rvrt_jax.restoration.clip import OutputOptions, Stages, check_second, put_on_device
 from rvrt_jax.restoration.clip import restore_clip as restore_file
 from rvrt_jax.restoration.settings import RestoreSettings
@@ -266,8 +266,9 @@ def restore_all(
             continue
         results.append(facts)
         speed = facts["frames"] / max(facts["seconds"], 1e-3)
+        what = "y4m" if clip.output == PIPE else describe(clip.output)
         print(
-            f"{where}{clip.name}: {facts['frames']} frames written to {clip.output}, "
+            f"{where}{clip.name}: {facts['frames']} frames written to {clip.output} ({what}), "
             f"{speed:.2f} frames/s",
             file=sys.stderr,
         )

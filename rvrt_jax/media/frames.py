@@ -18,7 +18,7 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.files import check_outputs, remove, replacing
 from rvrt_jax.media import images
 from rvrt_jax.media.colour import HDR_CURVES
-from rvrt_jax.media.containers import holds_video
+from rvrt_jax.media.containers import holds_video, main_stream, open_container
 from rvrt_jax.media.encoders import OUTPUT_SUFFIXES, choose_encoder
 from rvrt_jax.media.frame_source import DTYPES, FrameSource
 from rvrt_jax.media.image_folders import FolderWriter, ImageReader
@@ -178,6 +178,20 @@ def open_writer(
         if as_picture:
             (picture,) = folder.iterdir()
             picture.replace(partial)
+
+
+def describe(path: str | os.PathLike) -> str:
+    """Returns what a clip that was written holds, in words: "h264 640x384, audio aac"."""
+    if not is_video(path):
+        return "PNG images" if os.path.isdir(path) else "a PNG image"
+    with open_container(Path(path)) as container:
+        picture = main_stream(container, Path(path))
+        parts = [f"{picture.codec_context.name} {picture.width}x{picture.height}"]
+        for stream in container.streams:  # which may not be looked at once the file is closed
+            if stream.index != picture.index:
+                name = stream.codec_context.name if stream.codec_context else ""
+                parts.append(f"{stream.type} {name}".strip())
+    return ", ".join(parts)
 
 
 def to_float(frames: np.ndarray) -> np.ndarray:

@@ -188,9 +188,12 @@ class Runner:
                 piece = mirror(turned(frames[index][None, row, column], turn), (1, *shape[1:]))
                 return self._input(piece, device)[0]
 
-            parts = [
-                slider.run(frame, windows[i : i + batch]) for i in range(0, len(windows), batch)
-            ]
+            parts = []
+            for first in range(0, len(windows), batch):
+                parts.append(slider.run(frame, windows[first : first + batch]))
+                if self.alone and self._progress is not None:
+                    jax.block_until_ready(parts[-1])
+                    self._progress(min(segment.start + first + batch, segment.stop))
             if not self.alone:
                 slider.forget()
             out = jnp.concatenate(parts) if len(parts) > 1 else parts[0]

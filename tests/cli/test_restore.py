@@ -88,7 +88,7 @@ def test_a_film_with_sound_and_no_other_word(run, tmp_path):
 def test_the_help_lists_all_models_of_the_catalogue():
     result = CliRunner().invoke(rvrt, ["restore", "--help"])
     assert result.exit_code == 0
-    assert MODELS.keys() == {*catalogue.WEIGHTS, *catalogue._packaged()} - {
+    assert MODELS.keys() == {*catalogue.WEIGHTS, *catalogue.packaged()} - {
         "spynet",
         "spynet_sintel",
     }

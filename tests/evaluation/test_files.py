@@ -456,3 +456,17 @@ def test_inputs_are_never_replaced(run, tmp_path, monkeypatch, source, output):
     code, _, err = run("--input", source, "--output", output, "--overwrite")
     assert code == 1 and "is an input or holds one" in err
     assert {path: path.read_bytes() for path in Path().rglob("*.png")} == before
+
+
+def test_a_recipe_is_found_by_its_name(command, monkeypatch):
+    """As it is when the package is installed; overrides reach it too."""
+    seen = []
+    monkeypatch.setattr(evaluation, "run", lambda **given: seen.append(given))
+    paths = ("--weights", "w.pth", "--input", "in", "--output", "out")
+    assert command("--config", str(ROOT / "configs/edvr_tiny.py"), *paths)[0] == 0
+    assert command("--config", "edvr_tiny", "--config.model.num_feat=24", *paths)[0] == 0
+    first, second = (given["fields"] for given in seen)
+    assert seen[1]["model_name"] == "edvr" and second["num_feat"] == 24
+    assert first | {"num_feat": 24} == second
+    code, err = command("--config=nobody", *paths)
+    assert code == 1 and "nobody" in err
