@@ -458,15 +458,17 @@ def test_inputs_are_never_replaced(run, tmp_path, monkeypatch, source, output):
     assert {path: path.read_bytes() for path in Path().rglob("*.png")} == before
 
 
-def test_a_recipe_is_found_by_its_name(command, monkeypatch):
-    """As it is when the package is installed; overrides reach it too."""
-    seen = []
-    monkeypatch.setattr(evaluation, "run", lambda **given: seen.append(given))
-    paths = ("--weights", "w.pth", "--input", "in", "--output", "out")
-    assert command("--config", str(ROOT / "configs/edvr_tiny.py"), *paths)[0] == 0
-    assert command("--config", "edvr_tiny", "--config.model.num_feat=24", *paths)[0] == 0
-    first, second = (given["fields"] for given in seen)
-    assert seen[1]["model_name"] == "edvr" and second["num_feat"] == 24
-    assert first | {"num_feat": 24} == second
-    code, err = command("--config=nobody", *paths)
-    assert code == 1 and "nobody" in err
+def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
+    """As it is when the package is installed; files and other names stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    file = str(ROOT / "configs/edvr_tiny.py")
+    assert command_line.recipe_file("edvr_tiny") == file
+    assert command_line.recipe_file("edvr_tiny:x") == f"{file}:x"
+    for other in (file, "nobody", "sub/nobody.py"):
+        assert command_line.recipe_file(other) == other
+    monkeypatch.setattr(command_line.app, "parse_flags_with_usage", lambda argv: argv)
+    given = ["eval.py", "--config", "edvr_tiny", "--config.model.num_feat=24"]
+    assert command_line.parse_flags(given) == ["eval.py", "--config", file, given[3]]
+    assert sys.argv == ["eval.py", "--config", file, given[3]]
+    assert command_line.parse_flags(["eval.py", "--config=edvr_tiny"])[1] == f"--config={file}"
