@@ -16,7 +16,8 @@ from helpers.small import small
 from rvrt_jax.cli import rvrt
 from rvrt_jax.errors import UserError
 from rvrt_jax.export import program
-from rvrt_jax.export.__main__ import export, main
+from rvrt_jax.export.__main__ import main
+from rvrt_jax.export.write import export
 
 # Runs the file in a process whose imports are watched: whatever it loads must belong to JAX.
 RUN = """
