@@ -11,6 +11,8 @@ import pytest
 from rvrt_jax import files
 from rvrt_jax.errors import UserError
 
+HOLD = str(Path(__file__).parent / "helpers" / "hold_output.py")
+
 
 @pytest.fixture
 def frames(tmp_path):
@@ -104,19 +106,10 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
     assert (tmp_path / "out").is_symlink() and (tmp_path / "disk/1.png").exists()
 
 
-HOLD = """
-import sys, time
-from rvrt_jax import files
-with files.replacing(sys.argv[1], folder=sys.argv[2] == "folder"):
-    print("ready", flush=True)
-    time.sleep(100)
-"""
-
-
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not(tmp_path, kind):
     target = tmp_path / "out.x"
-    command = [sys.executable, "-c", HOLD, str(target), kind]
+    command = [sys.executable, HOLD, str(target), kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         files.write_text(target, "mine")

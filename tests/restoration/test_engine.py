@@ -171,23 +171,6 @@ def test_what_differs_is_named_and_can_be_thrown_away(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-PROGRAM = """
-import json, resource, sys
-from helpers.toy import PARAMS, Slide, Toy
-from rvrt_jax.media.frames import open_frames
-from rvrt_jax.restoration.clip import OutputOptions, Stages, restore_clip
-from rvrt_jax.restoration.settings import RestoreSettings
-
-source, output, network, tile, overlap = sys.argv[1:]
-model = Slide() if network == "windows" else Toy(scale=2, blur=True)
-params = {"gain": PARAMS["gain"] / 25} if network == "windows" else PARAMS
-settings = RestoreSettings(json.loads(tile), json.loads(overlap))
-with open_frames(source) as frames:
-    restore_clip(Stages((model, params)), frames, output, settings, OutputOptions(), name="clip")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
 def in_a_process(source, output, network, tile, overlap, *, devices=1):
     """Restores in a process of its own; returns its peak memory in KiB."""
     environment = os.environ | {
@@ -195,7 +178,7 @@ def in_a_process(source, output, network, tile, overlap, *, devices=1):
         "JAX_NUM_CPU_DEVICES": str(devices),
     }
     arguments = [str(source), str(output), network, json.dumps(tile), json.dumps(overlap)]
-    command = [sys.executable, "-c", PROGRAM, *arguments]
+    command = [sys.executable, "-m", "helpers.restore_file", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

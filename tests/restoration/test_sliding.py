@@ -18,21 +18,20 @@ from rvrt_jax.restoration.ensemble import TURNS, turned, turned_back
 from rvrt_jax.restoration.restore import restore, restore_stream
 from rvrt_jax.restoration.settings import RestoreSettings
 
-SEEN = []  # the number of frames of each call of `features`
 
-
-@pytest.fixture(autouse=True)
-def counted(monkeypatch):
-    """Records for how many frames features are computed."""
-    SEEN.clear()
+@pytest.fixture
+def seen(monkeypatch):
+    """The number of frames of each call of `features`."""
+    counts = []
     original = programs.features
 
     def features(model, params, frames):
-        SEEN.append(len(frames))
+        counts.append(len(frames))
         return original(model, params, frames)
 
     features.lower = original.lower
     monkeypatch.setattr(programs, "features", features)
+    return counts
 
 
 def naively(video, model, border):
@@ -78,11 +77,11 @@ def clip(*shape, seed=0):
 
 @pytest.mark.parametrize("border", sliding.RULES)
 @pytest.mark.parametrize(("length", "tile"), [(1, None), (2, (4, 0, 0)), (9, (4, 0, 0)), (6, None)])
-def test_the_same_as_naively_with_each_frame_computed_once(border, length, tile):
+def test_the_same_as_naively_with_each_frame_computed_once(border, length, tile, seen):
     model, video = Slide(), clip(length, 8, 12)
     out = restore(model, PARAMS, video, tile=tile, border=border)
     np.testing.assert_allclose(out, naively(video, model, border), rtol=1e-6)
-    assert SEEN == [1] * length
+    assert seen == [1] * length
 
 
 def test_no_more_frames_are_held_than_needed():
@@ -101,7 +100,7 @@ def test_tiles_of_any_size_and_the_stream():
     out = np.stack(list(restore_stream(model, PARAMS, iter(video), settings, **options)))
     np.testing.assert_allclose(out, naively(video, model, "replicate"), rtol=1e-5)
     assert seen == sorted(seen) and seen[-1] == pytest.approx(7)
-    assert len(SEEN) == 7 * 2 * 3  # two by three tiles
+    assert len(seen) == 7 * 2 * 3  # two by three tiles
     assert len(diagnostics["size"]) == 4 * 6
 
 
@@ -179,11 +178,11 @@ def test_self_ensemble_is_the_mean_over_orientations(ensemble):
     assert out.dtype == np.float32
 
 
-def test_self_ensemble_of_windows_turns_what_it_pads():
+def test_self_ensemble_of_windows_turns_what_it_pads(seen):
     model, video = Slide(), clip(6, 6, 9)
     out = restore(model, PARAMS, video, tile=(1, 5, 0), overlap=(0, 2, 2), ensemble=8)
     np.testing.assert_allclose(out, naively(video, model, "replicate"), rtol=1e-5)
-    assert len(SEEN) == 2 * 8 * 6
+    assert len(seen) == 2 * 8 * 6
 
 
 @pytest.mark.parametrize(
