@@ -1,10 +1,10 @@
 """Modulated deformable convolution: every tap of the kernel reads at a place of its own.
 
 Source: Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019. Layout of
-both implementations: x [h, w, c]; offsets [oh, ow, g, k, 2], the displacement (y, x) in pixels that
-output pixel (oh, ow) adds to tap k (row-major) of the g-th part of x's channels; mask
-[oh, ow, g, k], what the sampled value is multiplied by; kernel [kh, kw, c / groups, out]. A sample
-reads zeros outside x, neighbour by neighbour.
+both implementations: x [h, w, c]; offsets [h, w, g, k, 2], the displacement (y, x) in pixels that
+an output pixel adds to tap k (row-major) of the g-th part of x's channels; mask [h, w, g, k], what
+the sampled value is multiplied by; kernel [kh, kw, c, out] of odd height and width, whose middle
+tap reads at the output pixel. A sample reads zeros outside x, neighbour by neighbour.
 
 At a coordinate of -1 or less, or of the size or more, offsets have no derivative, as in the CUDA
 kernels that the published networks were trained with (`ops.sample.corners`). torchvision gives a
@@ -31,91 +31,51 @@ from rvrt_jax.ops.sample import (
 
 
 class _Spec(NamedTuple):
-    """The sizes of a convolution: of x and the kernel, and the options."""
+    """Height and width of x and of the kernel."""
 
     height: int
     width: int
     kernel: tuple[int, int]
-    stride: int
-    padding: int
-    dilation: int
-    groups: int
-
-    @property
-    def output(self) -> tuple[int, int]:
-        """Height and width of the result."""
-        height, width = (
-            (size + 2 * self.padding - self.dilation * (taps - 1) - 1) // self.stride + 1
-            for size, taps in zip((self.height, self.width), self.kernel, strict=True)
-        )
-        return height, width
 
 
-def deform_conv_plain(
-    x: Array,
-    offsets: Array,
-    mask: Array,
-    kernel: Array,
-    *,
-    stride: int = 1,
-    padding: int = 1,
-    dilation: int = 1,
-    groups: int = 1,
-) -> Array:
+def deform_conv_plain(x: Array, offsets: Array, mask: Array, kernel: Array) -> Array:
     """Samples all taps at once, then multiplies by the kernel: the readable definition.
 
-    Shapes as in the module's docstring. Returns [oh, ow, out] in x.dtype, without a bias. Needs
+    Shapes as in the module's docstring. Returns [h, w, out] in x.dtype, without a bias. Needs
     memory for kh * kw copies of x.
     """
-    h, w, _ = x.shape
-    spec = _Spec(h, w, (kernel.shape[0], kernel.shape[1]), stride, padding, dilation, groups)
-    _check(spec, offsets, mask, kernel, x.shape[-1])
+    spec = _spec(x, offsets, mask, kernel)
     places = _grid(spec)[:, :, None] + offsets.astype(jnp.float32)
     parts = rearrange(x, "h w (g r) -> g h w r", g=offsets.shape[2])
     sampled = jax.vmap(bilinear_sample, (0, 2), 2)(parts, places)  # [oh, ow, g, k, r]
     sampled = rearrange(sampled * mask[..., None], "y x g k r -> y x k (g r)")
-    sampled = rearrange(sampled, "y x k (n r) -> y x k n r", n=groups)
-    weights = rearrange(kernel, "i j r (n o) -> (i j) n r o", n=groups)
-    out = _einsum("yxknr,knro->yxno", sampled, weights)
-    return rearrange(out, "y x n o -> y x (n o)").astype(x.dtype)
+    weights = rearrange(kernel, "i j r o -> (i j) r o")
+    return _einsum("yxkr,kro->yxo", sampled, weights).astype(x.dtype)
 
 
-def deform_conv_streamed(
-    x: Array,
-    offsets: Array,
-    mask: Array,
-    kernel: Array,
-    *,
-    stride: int = 1,
-    padding: int = 1,
-    dilation: int = 1,
-    groups: int = 1,
-) -> Array:
+def deform_conv_streamed(x: Array, offsets: Array, mask: Array, kernel: Array) -> Array:
     """Goes over the taps one at a time, adding up their products: same values, little memory.
 
     The backward pass goes over them once more and samples again, so nothing is kept per tap.
     """
-    h, w, _ = x.shape
-    spec = _Spec(h, w, (kernel.shape[0], kernel.shape[1]), stride, padding, dilation, groups)
-    _check(spec, offsets, mask, kernel, x.shape[-1])
-    height = offsets.shape[0]
+    spec = _spec(x, offsets, mask, kernel)
     offsets = rearrange(offsets.astype(jnp.float32), "y x g k d -> k (y x) g d")
     places = rearrange(_grid(spec), "y x k d -> k (y x) 1 d") + offsets
     mask = rearrange(mask.astype(x.dtype), "y x g k -> k (y x) g")
-    weights = rearrange(kernel.astype(x.dtype), "i j r (n o) -> (i j) n r o", n=groups)
+    weights = rearrange(kernel.astype(x.dtype), "i j r o -> (i j) r o")
     # A pixel's parts are rows of their own, side by side, so that what is fetched for all parts of
     # a pixel lies as the matrix product wants it.
     rows = rearrange(pad_corners(x), "n (g r) -> (n g) r", g=mask.shape[2])
     out = cast(Array, _convolve(rows, places, mask, weights, spec))
-    return rearrange(out, "(y x) o -> y x o", y=height).astype(x.dtype)
+    return rearrange(out, "(y x) o -> y x o", y=spec.height).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _convolve(rows: Array, places: Array, mask: Array, weights: Array, spec: _Spec) -> Array:
     """The streamed convolution on arrays already laid out.
 
-    rows: [(h+2)(w+2)g, r]. places: [k, p, g, 2]. mask: [k, p, g]. weights: [k, n, c / n, o].
-    Returns float32 [p, n o].
+    rows: [(h+2)(w+2)g, r]. places: [k, p, g, 2]. mask: [k, p, g]. weights: [k, c, o].
+    Returns float32 [p, o].
     """
     return _forward(rows, places, mask, weights, spec)[0]
 
@@ -126,7 +86,7 @@ def _forward(rows: Array, places: Array, mask: Array, weights: Array, spec: _Spe
         sampled = _sample(rows, place, spec) * mask[..., None]
         return total + _product(_written(sampled.reshape(len(place), -1)), weights), None
 
-    start = jnp.zeros((places.shape[1], spec.groups * weights.shape[-1]), jnp.float32)
+    start = jnp.zeros((places.shape[1], weights.shape[-1]), jnp.float32)
     out, _ = jax.lax.scan(step, start, (places, mask, weights))
     return out, (rows, places, mask, weights)
 
@@ -142,9 +102,9 @@ def _backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
         d_masked = d_masked.reshape(sampled.shape)
         d_mask = (d_masked * sampled).sum(-1)
         d_sampled = (d_masked * mask[..., None]).reshape(-1, rows.shape[1])
-        groups = place.shape[1]
+        parts = place.shape[1]
         d_rows, d_place = sample_rows_backward(
-            rows, _at(place, spec), d_sampled, d_rows, right=groups, down=groups * (spec.width + 2)
+            rows, _at(place, spec), d_sampled, d_rows, right=parts, down=parts * (spec.width + 2)
         )
         return d_rows, (d_place.reshape(place.shape), d_mask, d_weights)
 
@@ -160,22 +120,22 @@ _convolve.defvjp(_forward, _backward)
 
 def _sample(rows: Array, place: Array, spec: _Spec) -> Array:
     """Samples rows [., r] at [p, g, 2]: [p, g, r]."""
-    groups = place.shape[1]
+    parts = place.shape[1]
     index, _, fy, fx = _at(place, spec)
-    sampled = sample_rows(rows, index, fy, fx, right=groups, down=groups * (spec.width + 2))
+    sampled = sample_rows(rows, index, fy, fx, right=parts, down=parts * (spec.width + 2))
     return sampled.reshape(*place.shape[:2], -1)
 
 
 def _at(place: Array, spec: _Spec) -> tuple[Array, Array, Array, Array]:
     """Returns what `corners` says of [p, g, 2], flat, counting each pixel's g rows."""
-    groups = place.shape[1]
+    parts = place.shape[1]
     index, inside, fy, fx = corners(place, spec.height, spec.width)
-    index = index * groups + jnp.arange(groups)[None]
+    index = index * parts + jnp.arange(parts)[None]
     return index.ravel(), inside.ravel(), fy.ravel(), fx.ravel()
 
 
 def _written(x: Array) -> Array:
-    """Keeps XLA from computing `x` anew inside each operation, or each column, that reads it.
+    """Keeps XLA from computing `x` again inside each operation, or each column, that reads it.
 
     With it before the product the forward pass took 0.10 s instead of 0.25 on 2 cores (64 features,
     64x64).
@@ -184,12 +144,8 @@ def _written(x: Array) -> Array:
 
 
 def _product(masked: Array, weights: Array) -> Array:
-    """Multiplies [p, c] by the weights of a tap, [n, c / n, o]: float32 [p, n o]."""
-    if len(weights) == 1:  # a plain matrix product, which is what libraries are fast at
-        return _einsum("pr,ro->po", masked, weights[0])
-    masked = rearrange(masked, "p (n r) -> p n r", n=len(weights))
-    out = _einsum("pnr,nro->pno", masked, weights)
-    return rearrange(out, "p n o -> p (n o)")
+    """Multiplies [p, c] by the weights of a tap, [c, o]: float32 [p, o]."""
+    return _einsum("pr,ro->po", masked, weights)
 
 
 def _einsum(pattern: str, x: Array, y: Array) -> Array:
@@ -199,18 +155,20 @@ def _einsum(pattern: str, x: Array, y: Array) -> Array:
 
 
 def _grid(spec: _Spec) -> Array:
-    """Returns where the taps would read without offsets, float32 [oh, ow, k, 2], (y, x)."""
-    taps = spec.dilation * rearrange(pixel_grid(*spec.kernel), "i j y -> 1 1 (i j) y")
-    return spec.stride * pixel_grid(*spec.output)[:, :, None] + taps - spec.padding
+    """Returns where the taps would read without offsets, float32 [h, w, k, 2], (y, x)."""
+    middle = jnp.array([[[[taps // 2 for taps in spec.kernel]]]], jnp.float32)
+    taps = rearrange(pixel_grid(*spec.kernel), "i j y -> 1 1 (i j) y") - middle
+    return pixel_grid(spec.height, spec.width)[:, :, None] + taps
 
 
-def _check(spec: _Spec, offsets: Array, mask: Array, kernel: Array, channels: int) -> None:
-    """Asserts that the shapes belong together; a network's own layers always do."""
-    taps, parts = spec.kernel[0] * spec.kernel[1], offsets.shape[2]
-    assert offsets.shape == (*spec.output, parts, taps, 2), (offsets.shape, spec)
+def _spec(x: Array, offsets: Array, mask: Array, kernel: Array) -> _Spec:
+    """Asserts that the shapes belong together, which a network's own layers always do."""
+    (h, w, channels), (kh, kw, width, _), parts = x.shape, kernel.shape, offsets.shape[2]
+    assert kh % 2 == kw % 2 == 1, kernel.shape
+    assert offsets.shape == (h, w, parts, kh * kw, 2), (offsets.shape, x.shape, kernel.shape)
     assert mask.shape == offsets.shape[:-1], (mask.shape, offsets.shape)
-    assert channels % parts == 0 == kernel.shape[-1] % spec.groups, (channels, parts, kernel.shape)
-    assert channels == kernel.shape[2] * spec.groups, (channels, kernel.shape, spec)
+    assert channels == width and channels % parts == 0, (channels, kernel.shape, parts)
+    return _Spec(h, w, (kh, kw))
 
 
 DEFORM_CONV = {"plain": deform_conv_plain, "streamed": deform_conv_streamed}
