@@ -93,13 +93,13 @@ def test_no_more_frames_are_held_than_needed():
     assert longest <= 2 * 5 + 3
 
 
-def test_tiles_of_any_size_and_the_stream():
-    model, video, diagnostics, seen = Slide(), clip(7, 13, 18), {}, []
+def test_tiles_of_any_size_and_the_stream(seen):
+    model, video, diagnostics, progress = Slide(), clip(7, 13, 18), {}, []
     settings = RestoreSettings(tile=(2, 9, 10), overlap=(2, 3, 4))
-    options = {"diagnostics": diagnostics, "progress": seen.append}
+    options = {"diagnostics": diagnostics, "progress": progress.append}
     out = np.stack(list(restore_stream(model, PARAMS, iter(video), settings, **options)))
     np.testing.assert_allclose(out, naively(video, model, "replicate"), rtol=1e-5)
-    assert seen == sorted(seen) and seen[-1] == pytest.approx(7)
+    assert progress == sorted(progress) and progress[-1] == pytest.approx(7)
     assert len(seen) == 7 * 2 * 3  # two by three tiles
     assert len(diagnostics["size"]) == 4 * 6
 
