@@ -1,6 +1,6 @@
 """EDVR against all golden files, too many for the repository, where the folder of them is at hand.
 
-RVRT_GOLDENS=../shared/golden python -m pytest tests/test_shared_goldens.py
+RVRT_GOLDENS=../shared/golden python -m pytest tests/models/test_shared_goldens.py
 """
 
 import json
