@@ -3,10 +3,10 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbclient
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MOST_SECONDS = 180
+MOST_SECONDS = 2 * 180  # of processors: three minutes on two cores, however busy the machine is
 
 
 def tagged(notebook, tag: str):
@@ -50,13 +50,15 @@ def execute(name: str, folder: Path, **changed) -> nbformat.NotebookNode:
     try:
         client = nbclient.NotebookClient(
             notebook,
-            timeout=MOST_SECONDS,
+            timeout=600,
             kernel_name="python3",
             resources={"metadata": {"path": work}},
         )
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         client.execute()
-        assert time.monotonic() - started < MOST_SECONDS
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        assert 1 < used < MOST_SECONDS  # the kernel has ended, so that it counts
     finally:
         for key, value in old.items():
             if value is None:
