@@ -67,8 +67,8 @@ def _convolve(x: Array, kernel: Array, bias: Array, *, part: _Slice) -> Array:
     y = jax.lax.conv_general_dilated(
         x,
         kernel,
-        (part.stride,) * 2,
-        ((part.padding,) * 2,) * 2,
+        (part.stride, part.stride),
+        [(part.padding, part.padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision="highest",
     )

@@ -83,14 +83,16 @@ def deform_attn_streamed(
     The backward pass goes over them once more and samples again, so nothing is kept per sample.
     On GPUs it computes as `deform_attn_in_one`, which needs as little memory there.
     """
-    return _laid_out(q, kv, offsets, _Spec(*q.shape[1:3], window, heads, False))
+    spec = _Spec(q.shape[1], q.shape[2], window, heads, False)
+    return _laid_out(q, kv, offsets, spec)
 
 
 def deform_attn_in_one(
     q: Array, kv: Array, offsets: Array, *, heads: int, window: Window2
 ) -> Array:
     """Takes all samples at once on every platform (`deform_attn_at_once`): same values."""
-    return _laid_out(q, kv, offsets, _Spec(*q.shape[1:3], window, heads, True))
+    spec = _Spec(q.shape[1], q.shape[2], window, heads, True)
+    return _laid_out(q, kv, offsets, spec)
 
 
 def _laid_out(q: Array, kv: Array, offsets: Array, spec: _Spec) -> Array:

@@ -6,6 +6,8 @@ TPUs to bfloat16 (7 bits). Here float32 means float32, unless the user chooses o
 their way, such as flow and sampling positions, are `EXACT` whatever is chosen.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -14,5 +16,6 @@ EXACT = "float32"
 
 def precision_of(dtype: jax.typing.DTypeLike) -> str | None:
     """Returns the precision of products of numbers of `dtype`; None leaves it to JAX's setting."""
-    chosen = jax.config.jax_default_matmul_precision is not None
+    settings: Any = jax.config  # its attributes are made at run time
+    chosen = settings.jax_default_matmul_precision is not None
     return None if chosen or dtype != jnp.float32 else EXACT
