@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 def _object(text: str) -> dict:
     fields = json.loads(text)
     if not isinstance(fields, dict):
-        raise argparse.ArgumentTypeError(f'{text} is no JSON object such as {{"num_feat": 32}}')
+        raise argparse.ArgumentTypeError(f'{text} is not a JSON object such as {{"num_feat": 32}}')
     return fields
 
 

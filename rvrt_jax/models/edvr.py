@@ -242,8 +242,8 @@ class EDVR(nn.Module):
         # One frame at a time, so that memory does not grow with the window.
         aligned, sizes = map_scan(self, align, pyramids, remat=self.remat)
         self.sow("intermediates", "offset_lengths", sizes)
-        self._tell("offset_mean", sizes[..., 0].mean())
-        self._tell("offset_max", sizes[..., 1].max())
+        self._report("offset_mean", sizes[..., 0].mean())
+        self._report("offset_max", sizes[..., 1].max())
         aligned = jnp.moveaxis(aligned, 0, 1)
         self.sow("intermediates", "aligned", aligned)
         reconstruct = nn.remat(EDVR._reconstruct) if self.remat else EDVR._reconstruct
@@ -263,7 +263,7 @@ class EDVR(nn.Module):
             x = leaky_relu(pixel_shuffle(upconv(x)))
         return self.conv_last(leaky_relu(self.conv_hr(x)))
 
-    def _tell(self, name: str, value: Array) -> None:
+    def _report(self, name: str, value: Array) -> None:
         start = jnp.zeros(())
         self.sow("diagnostics", name, value, init_fn=lambda: start, reduce_fn=lambda _, x: x)
 

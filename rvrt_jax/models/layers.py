@@ -124,7 +124,7 @@ def remat_choice(remat: bool, policy: str) -> Remat:
 
 
 def rematerialised(body, remat: Remat):
-    """Returns a method whose intermediate values the backward pass computes anew, if asked to."""
+    """Returns the method; with `remat`, its backward pass recomputes intermediate values."""
     if not remat:
         return body
     policy = REMAT_POLICIES["nothing" if remat is True else remat]

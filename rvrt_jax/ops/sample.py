@@ -105,7 +105,7 @@ def sample_rows_backward(
     d_place = jnp.stack([sum_last(d_sampled * slope) for slope in (slope_y, slope_x)], axis=-1)
     shares = [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
     for move, share in zip((0, right, down, down + right), shares, strict=True):
-        # Without the barrier XLA's loop over the rows computes all of the above anew in each turn:
+        # Without the barrier XLA's loop over the rows computes all of the above again in each turn:
         # six times as slow on a CPU, and eight times as long to compile.
         update = jax.lax.optimization_barrier(share * d_sampled)
         d_rows = d_rows.at[index + move].add(update, mode="promise_in_bounds")

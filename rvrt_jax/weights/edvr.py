@@ -137,7 +137,7 @@ def _renamed(
     for key, array in state.items():
         stem, dot, leaf = key.rpartition(".")
         new, _ = translate(triples, stem)
-        # A key that would become one that is there already keeps its name, and is told as wrong.
+        # A key that would become one that is there already keeps its name; the error names it.
         name = key if new is None else f"{new}{dot}{leaf}"
         result[key if name in state or name in result else name] = array
     return result
@@ -172,11 +172,11 @@ def _predeblur_fields(shapes: Shapes) -> dict:
 
 
 FAMILY = Family(
-    mark=_MARK, table=lambda fields: Table(_EDVR), fields=_edvr_fields, told_by_shapes=True
+    mark=_MARK, table=lambda fields: Table(_EDVR), fields=_edvr_fields, shown_by_shapes=True
 )
 PREDEBLUR = Family(
     mark=_PREDEBLUR_MARK,
     table=lambda fields: Table((*_PREDEBLUR, *module("conv_last", "conv_last", "conv2d"))),
     fields=_predeblur_fields,
-    told_by_shapes=True,
+    shown_by_shapes=True,
 )

@@ -157,7 +157,7 @@ def to_state_dict(model: Network, params: Mapping) -> dict[str, np.ndarray]:
 
 
 def config(model: Network) -> dict[str, Any]:
-    """Returns {"name": ..., fields} from which `build` makes the model anew; JSON can hold it."""
+    """Returns {"name": ..., fields} from which `build` makes the same model; JSON can hold it."""
     fields = models.fields(model)
     kept = {key: value for key, value in fields.items() if key not in model.compute_fields}
     return {"name": models.name_of(model), **kept}
@@ -231,7 +231,7 @@ def _variant(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[s
             and seen.items() <= (model | {"name": name}).items()
         ):
             return {"name": variant}
-    if families.FAMILIES[seen["name"]].told_by_shapes and len(seen) > 1:
+    if families.FAMILIES[seen["name"]].shown_by_shapes and len(seen) > 1:
         return seen
     raise UserError(
         f"{path} has the shapes of no published variant; it looks like {_spell(seen)}. "

@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 class Buffer(NamedTuple):
-    """A constant that PyTorch stores, which may be there or not and is no parameter.
+    """A constant that PyTorch stores, which may be there or not and is not a parameter.
 
     Written back beside each key that matches `beside`.
     """
@@ -73,17 +73,17 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How the checkpoints of one network are told apart, read, and filled in.
+    """How checkpoints of one network are recognised, and which key fills which parameter.
 
     mark: a key that each of them has, and none of the families listed before. table: from the
     network's fields to its key table. fields: from the shapes by key to the fields that they show.
-    told_by_shapes: whether these are all the fields that matter.
+    shown_by_shapes: whether these are all the fields that matter.
     """
 
     mark: str
     table: Callable[[Mapping], Table]
     fields: Callable[[Shapes], dict]
-    told_by_shapes: bool = False
+    shown_by_shapes: bool = False
 
 
 def module(key: str, path: str, layout: str) -> tuple[Row, Row]:

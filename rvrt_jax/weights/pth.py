@@ -64,7 +64,7 @@ def read(path: str | os.PathLike, *, entry: str | None = None) -> dict[str, np.n
 
     The state dict may be the whole file or lie under one of `WRAPPERS`; `entry` names the one
     to take and is needed when there are several (training checkpoints keep `params` and
-    `params_ema`). Raises UserError for a file that is damaged, is no checkpoint, or names
+    `params_ema`). Raises UserError for a file that is damaged, not a checkpoint, or names
     anything but tensors; FileNotFoundError where there is no file.
     """
     path = os.fspath(path)
@@ -167,7 +167,7 @@ def _read_zip(file: BinaryIO):
         if len(roots) != 1:
             raise UserError(
                 f"a zip archive with {len(roots)} data.pkl, so no state dict of torch.save "
-                "(a TorchScript file has to be saved anew as a state dict)."
+                "(a TorchScript file has to be saved again as a state dict)."
             )
         root = roots[0]
         if f"{root}byteorder" in archive.namelist():
@@ -207,7 +207,7 @@ def _read_legacy(file: BinaryIO):
 
 def _check_little_endian(little: bool) -> None:
     if not little:
-        raise UserError("written on a big-endian machine; save it anew on a little-endian one.")
+        raise UserError("written on a big-endian machine; save it again on a little-endian one.")
 
 
 def _select(content, entry: str | None) -> Mapping:

@@ -73,7 +73,7 @@ def _only(step: int | None, path: Path) -> int:
 def _choose_step(folder: Path, step: int | None) -> int:
     """Returns the step to load: the one asked for, else the best, else the last."""
     if not folder.is_dir():
-        raise UserError(f"{folder.parent} is no training run: it has no folder {FOLDER}.")
+        raise UserError(f"{folder.parent} is not a training run: it has no folder {FOLDER}.")
     options = ocp.CheckpointManagerOptions(read_only=True, best_fn=score)
     with ocp.CheckpointManager(folder, options=options) as manager:
         steps = sorted(manager.all_steps())

@@ -203,7 +203,7 @@ def test_training_runs(tmp_path, model, params):
 
 
 def test_unscored_run_without_config(tmp_path, params):
-    with pytest.raises(UserError, match="is no training run: it has no folder checkpoints"):
+    with pytest.raises(UserError, match="is not a training run: it has no folder checkpoints"):
         loading.load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no finished checkpoint yet"):

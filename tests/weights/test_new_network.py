@@ -36,7 +36,7 @@ FAMILY = Family(
         )
     ),
     fields=fields,
-    told_by_shapes=True,
+    shown_by_shapes=True,
 )
 
 
