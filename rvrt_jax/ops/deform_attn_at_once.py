@@ -12,6 +12,7 @@ are keys. places [s, k, i, g, p, 2], (y, x) in pixels. All sums are float32.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
@@ -75,18 +76,23 @@ def backward(
     """
     at, table = _locate(rows, places, height, width), rows.reshape(-1, rows.shape[-1])
     keys, values = _halves(at)
-    weights = jnp.exp(per_head(_dot(q, _fetch(table, keys, width)), heads) - log_total[None, None])
-    d_weights = per_head(_dot(d_out, _fetch(table, values, width)), heads)
+    # The products with the four neighbours are small, and give both logits and slopes: so nothing
+    # reads a whole sample twice, which XLA would write to memory for that.
+    key_products = _products(q, table, keys, width)
+    value_products = _products(d_out, table, values, width)
+    weights = jnp.exp(per_head(_mix(keys, key_products), heads) - log_total[None, None])
+    d_weights = per_head(_mix(values, value_products), heads)
     d_logits = weights * (d_weights - mean_d_weight[None, None])
-    d_q = (d_logits[..., None] * _units(_fetch(table, keys, width), q)).sum((0, 1))
-    q32 = q.astype(jnp.float32)[None, None]
-    d_keys = rearrange(d_logits[..., None] * q32, "s k i g p m u -> s k i g p (m u)")
-    d_values = rearrange(weights[..., None] * d_out[None, None], "s k i g p m u -> s k i g p (m u)")
+    # Behind a barrier, or XLA would share the fetch with `forward`, and write it to memory.
+    again = keys._replace(index=jax.lax.optimization_barrier(keys.index))
+    d_q = (d_logits[..., None] * _units(_fetch(table, again, width), q)).sum((0, 1))
     d_table = jnp.zeros(table.shape, jnp.float32)
-    d_places = []
-    for part, d_sampled in ((keys, d_keys), (values, d_values)):
-        d_places.append(_slopes(table, part, d_sampled, width))
-        d_table = _scatter(d_table, part, d_sampled, width)
+    d_table = _scatter(d_table, keys, d_logits, q, width)
+    d_table = _scatter(d_table, values, weights, d_out, width)
+    d_places = [
+        _slopes(keys, (d_logits[None] * key_products).sum(-1)),
+        _slopes(values, (weights[None] * value_products).sum(-1)),
+    ]
     return d_q, d_table.reshape(rows.shape), jnp.concatenate(d_places, axis=3)
 
 
@@ -106,13 +112,6 @@ def _halves(at: _Samples) -> tuple[_Samples, _Samples]:
     return _Samples(*keys), _Samples(*values)
 
 
-def _corners(table: Array, at: _Samples, width: int) -> list[Array]:
-    """Returns the four neighbours of each sample, float32 [s, k, i, g, p, r]."""
-    moves = 0, 1, width + 2, width + 3
-    get = [table.at[at.index + move].get(mode="promise_in_bounds") for move in moves]
-    return [x.astype(jnp.float32) for x in get]
-
-
 def _shares(at: _Samples) -> list[Array]:
     """Returns the weights of the four neighbours, [s, k, i, g, p, 1]."""
     fy, fx = at.fy[..., None], at.fx[..., None]
@@ -121,8 +120,16 @@ def _shares(at: _Samples) -> list[Array]:
 
 def _fetch(table: Array, at: _Samples, width: int) -> Array:
     """Samples the table: float32 [s, k, i, g, p, r]."""
-    parts = zip(_shares(at), _corners(table, at, width), strict=True)
-    return sum((share * corner for share, corner in parts), start=jnp.zeros((), jnp.float32))
+    (top_left, top_right), (low_left, low_right) = (
+        [
+            table.at[at.index + down + right].get(mode="promise_in_bounds").astype(jnp.float32)
+            for right in (0, 1)
+        ]
+        for down in (0, width + 2)
+    )
+    fy, fx = at.fy[..., None], at.fx[..., None]
+    top, low = (1 - fx) * top_left + fx * top_right, (1 - fx) * low_left + fx * low_right
+    return (1 - fy) * top + fy * low
 
 
 def _units(sampled: Array, q: Array) -> Array:
@@ -135,18 +142,38 @@ def _dot(x: Array, sampled: Array) -> Array:
     return (x.astype(jnp.float32)[None, None] * _units(sampled, x)).sum(-1)
 
 
-def _slopes(table: Array, at: _Samples, d_sampled: Array, width: int) -> Array:
-    """Returns the gradient of the samples' places, [s, k, i, g, p, 2], (y, x)."""
-    top_left, top_right, low_left, low_right = _corners(table, at, width)
-    fy, fx = at.fy[..., None], at.fx[..., None]
-    slope_y = (1 - fx) * (low_left - top_left) + fx * (low_right - top_right)
-    slope_x = (1 - fy) * (top_right - top_left) + fy * (low_right - low_left)
-    sums = [(d_sampled * slope).sum(-1) for slope in (slope_y, slope_x)]
-    return jnp.stack([jnp.where(at.inside, x, 0.0) for x in sums], axis=-1)
+def _neighbours(at: _Samples, width: int) -> Array:
+    """Returns where the four neighbours of each sample lie in the table, [4, s, k, i, g, p]."""
+    moves = jnp.array([0, 1, width + 2, width + 3]).reshape(4, 1, 1, 1, 1, 1)
+    return at.index[None] + moves
 
 
-def _scatter(d_table: Array, at: _Samples, d_sampled: Array, width: int) -> Array:
-    """Adds the samples' gradients to their neighbours' rows."""
-    for move, share in zip((0, 1, width + 2, width + 3), _shares(at), strict=True):
-        d_table = d_table.at[at.index + move].add(share * d_sampled, mode="promise_in_bounds")
-    return d_table
+def _products(x: Array, table: Array, at: _Samples, width: int) -> Array:
+    """Multiplies [i, g, p, m, u] by each neighbour of its samples: [4, s, k, i, g, p, m]."""
+    rows = table.at[_neighbours(at, width)].get(mode="promise_in_bounds").astype(jnp.float32)
+    rows = _units(rows, x)
+    return (x.astype(jnp.float32)[None, None, None] * rows).sum(-1)
+
+
+def _mix(at: _Samples, products: Array) -> Array:
+    """Interpolates between [4, s, k, i, g, p, m] of the neighbours: [s, k, i, g, p, m]."""
+    return (jnp.stack(_shares(at)) * products).sum(0)
+
+
+def _slopes(at: _Samples, d_shares: Array) -> Array:
+    """Turns the gradients of the neighbours' weights, [4, s, k, i, g, p], into the places', [., 2].
+
+    Returns [s, k, i, g, p, 2], (y, x).
+    """
+    top_left, top_right, low_left, low_right = d_shares
+    d_y = (1 - at.fx) * (low_left - top_left) + at.fx * (low_right - top_right)
+    d_x = (1 - at.fy) * (top_right - top_left) + at.fy * (low_right - low_left)
+    return jnp.where(at.inside[..., None], jnp.stack([d_y, d_x], axis=-1), 0.0)
+
+
+def _scatter(d_table: Array, at: _Samples, weights: Array, x: Array, width: int) -> Array:
+    """Adds `weights` [s, k, i, g, p, m] times x [i, g, p, m, u] to the samples' neighbours."""
+    weights = jnp.stack(_shares(at)) * weights[None]
+    updates = weights[..., None] * x.astype(jnp.float32)[None, None, None]
+    updates = updates.reshape(*updates.shape[:-2], -1)
+    return d_table.at[_neighbours(at, width)].add(updates, mode="promise_in_bounds")
