@@ -31,7 +31,11 @@ class WindowAttention(nn.Module):
     def __call__(self, x: Array, mask: Array | None) -> Array:
         tokens, c = x.shape[-2:]
         qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(x)
-        q, k, v = rearrange(qkv, "b n l (three a d) -> three b n a l d", three=3, a=self.heads)
+        # Cut before they are laid out anew: after it, each cut is a copy on accelerators.
+        q, k, v = (
+            rearrange(part, "b n l (a d) -> b n a l d", a=self.heads)
+            for part in jnp.split(qkv, 3, axis=-1)
+        )
         einsum = functools.partial(jnp.einsum, precision=precision_of(self.dtype))
         logits = einsum("bnaqd,bnkad->bnaqk", q, k.swapaxes(2, 3)).astype(jnp.float32)
         logits = logits * q.shape[-1] ** -0.5 + self.position_bias(tokens)[None, None]

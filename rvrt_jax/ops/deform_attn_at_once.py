@@ -10,13 +10,13 @@ to one group and one head. rows [n, g, (h+2)(w+2), r], zero bordered; the first 
 are keys. places [s, k, i, g, p, 2], (y, x) in pixels. All sums are float32.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
 
+from rvrt_jax.ops import neighbours
+from rvrt_jax.ops.neighbours import Samples, fetch, shares, slopes
 from rvrt_jax.ops.sample import corners
 
 
@@ -31,29 +31,17 @@ def per_head(x: Array, heads: int) -> Array:
     return rearrange(total, "... p (g m) -> ... g p m", g=groups)
 
 
-class _Samples(NamedTuple):
-    """Where samples lie in the table of all rows, [n g (h+2)(w+2), r]: each field [s, k, i, g, p].
-
-    index: of the upper left corner. inside: whether the sample has a derivative. fy, fx: fractions.
-    """
-
-    index: Array
-    inside: Array
-    fy: Array
-    fx: Array
-
-
 def forward(
     q: Array, rows: Array, places: Array, *, heads: int, height: int, width: int
 ) -> tuple[Array, Array]:
     """Returns float32 values like q, and the logarithm of each softmax's sum, [i, g/2, p, m]."""
     at, table = _locate(rows, places, height, width), rows.reshape(-1, rows.shape[-1])
     keys, values = _halves(at)
-    logits = per_head(_dot(q, _fetch(table, keys, width)), heads)
+    logits = per_head(_dot(q, fetch(table, keys)), heads)
     peak = logits.max((0, 1))
     weights = jnp.exp(logits - peak[None, None])
     total = weights.sum((0, 1))
-    sampled = _units(_fetch(table, values, width), q)
+    sampled = _units(fetch(table, values), q)
     mean = (weights[..., None] * sampled).sum((0, 1)) / total[..., None]
     return mean, peak + jnp.log(total)
 
@@ -78,58 +66,38 @@ def backward(
     keys, values = _halves(at)
     # The products with the four neighbours are small, and give both logits and slopes: so nothing
     # reads a whole sample twice, which XLA would write to memory for that.
-    key_products = _products(q, table, keys, width)
-    value_products = _products(d_out, table, values, width)
+    key_products = _products(q, table, keys)
+    value_products = _products(d_out, table, values)
     weights = jnp.exp(per_head(_mix(keys, key_products), heads) - log_total[None, None])
     d_weights = per_head(_mix(values, value_products), heads)
     d_logits = weights * (d_weights - mean_d_weight[None, None])
     # Behind a barrier, or XLA would share the fetch with `forward`, and write it to memory.
     again = keys._replace(index=jax.lax.optimization_barrier(keys.index))
-    d_q = (d_logits[..., None] * _units(_fetch(table, again, width), q)).sum((0, 1))
-    d_table = jnp.zeros(table.shape, jnp.float32)
-    d_table = _scatter(d_table, keys, d_logits, q, width)
-    d_table = _scatter(d_table, values, weights, d_out, width)
+    d_q = (d_logits[..., None] * _units(fetch(table, again), q)).sum((0, 1))
+    d_table = neighbours.scatter(table.shape, keys, _updates(keys, d_logits, q))
+    d_table += neighbours.scatter(table.shape, values, _updates(values, weights, d_out))
     d_places = [
-        _slopes(keys, (d_logits[None] * key_products).sum(-1)),
-        _slopes(values, (weights[None] * value_products).sum(-1)),
+        slopes(keys, (d_logits[None] * key_products).sum(-1)),
+        slopes(values, (weights[None] * value_products).sum(-1)),
     ]
     return d_q, d_table.reshape(rows.shape), jnp.concatenate(d_places, axis=3)
 
 
-def _locate(rows: Array, places: Array, height: int, width: int) -> _Samples:
+def _locate(rows: Array, places: Array, height: int, width: int) -> Samples:
     """Returns the samples' places in the table of all rows."""
     n, groups, size, _ = rows.shape
     slots = places.shape[0]
     frame = (jnp.arange(slots)[:, None] + jnp.arange(n)[None]) % n  # of slot s and target i
     first = frame[:, :, None] * groups + jnp.arange(groups)[None, None]
     index, inside, fy, fx = corners(places, height, width)
-    return _Samples(index + size * first[:, None, :, :, None], inside, fy, fx)
+    index += size * first[:, None, :, :, None]
+    return Samples(index, inside, fy, fx, right=1, down=width + 2)
 
 
-def _halves(at: _Samples) -> tuple[_Samples, _Samples]:
+def _halves(at: Samples) -> tuple[Samples, Samples]:
     """Returns the samples of keys and those of values."""
-    keys, values = zip(*(jnp.split(field, 2, axis=3) for field in at), strict=True)
-    return _Samples(*keys), _Samples(*values)
-
-
-def _shares(at: _Samples) -> list[Array]:
-    """Returns the weights of the four neighbours, [s, k, i, g, p, 1]."""
-    fy, fx = at.fy[..., None], at.fx[..., None]
-    return [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
-
-
-def _fetch(table: Array, at: _Samples, width: int) -> Array:
-    """Samples the table: float32 [s, k, i, g, p, r]."""
-    (top_left, top_right), (low_left, low_right) = (
-        [
-            table.at[at.index + down + right].get(mode="promise_in_bounds").astype(jnp.float32)
-            for right in (0, 1)
-        ]
-        for down in (0, width + 2)
-    )
-    fy, fx = at.fy[..., None], at.fx[..., None]
-    top, low = (1 - fx) * top_left + fx * top_right, (1 - fx) * low_left + fx * low_right
-    return (1 - fy) * top + fy * low
+    keys, values = zip(*(jnp.split(field, 2, axis=3) for field in at[:4]), strict=True)
+    return Samples(*keys, at.right, at.down), Samples(*values, at.right, at.down)
 
 
 def _units(sampled: Array, q: Array) -> Array:
@@ -142,38 +110,19 @@ def _dot(x: Array, sampled: Array) -> Array:
     return (x.astype(jnp.float32)[None, None] * _units(sampled, x)).sum(-1)
 
 
-def _neighbours(at: _Samples, width: int) -> Array:
-    """Returns where the four neighbours of each sample lie in the table, [4, s, k, i, g, p]."""
-    moves = jnp.array([0, 1, width + 2, width + 3]).reshape(4, 1, 1, 1, 1, 1)
-    return at.index[None] + moves
-
-
-def _products(x: Array, table: Array, at: _Samples, width: int) -> Array:
+def _products(x: Array, table: Array, at: Samples) -> Array:
     """Multiplies [i, g, p, m, u] by each neighbour of its samples: [4, s, k, i, g, p, m]."""
-    rows = table.at[_neighbours(at, width)].get(mode="promise_in_bounds").astype(jnp.float32)
-    rows = _units(rows, x)
-    return (x.astype(jnp.float32)[None, None, None] * rows).sum(-1)
+    found = _units(neighbours.rows(table, at), x)
+    return (x.astype(jnp.float32)[None, None, None] * found).sum(-1)
 
 
-def _mix(at: _Samples, products: Array) -> Array:
+def _mix(at: Samples, products: Array) -> Array:
     """Interpolates between [4, s, k, i, g, p, m] of the neighbours: [s, k, i, g, p, m]."""
-    return (jnp.stack(_shares(at)) * products).sum(0)
+    return (shares(at)[..., None] * products).sum(0)
 
 
-def _slopes(at: _Samples, d_shares: Array) -> Array:
-    """Turns the gradients of the neighbours' weights, [4, s, k, i, g, p], into the places', [., 2].
-
-    Returns [s, k, i, g, p, 2], (y, x).
-    """
-    top_left, top_right, low_left, low_right = d_shares
-    d_y = (1 - at.fx) * (low_left - top_left) + at.fx * (low_right - top_right)
-    d_x = (1 - at.fy) * (top_right - top_left) + at.fy * (low_right - low_left)
-    return jnp.where(at.inside[..., None], jnp.stack([d_y, d_x], axis=-1), 0.0)
-
-
-def _scatter(d_table: Array, at: _Samples, weights: Array, x: Array, width: int) -> Array:
-    """Adds `weights` [s, k, i, g, p, m] times x [i, g, p, m, u] to the samples' neighbours."""
-    weights = jnp.stack(_shares(at)) * weights[None]
+def _updates(at: Samples, weights: Array, x: Array) -> Array:
+    """Returns `weights` [s, k, i, g, p, m] times x [i, g, p, m, u], for each neighbour's row."""
+    weights = shares(at)[..., None] * weights[None]
     updates = weights[..., None] * x.astype(jnp.float32)[None, None, None]
-    updates = updates.reshape(*updates.shape[:-2], -1)
-    return d_table.at[_neighbours(at, width)].add(updates, mode="promise_in_bounds")
+    return updates.reshape(*updates.shape[:-2], -1)

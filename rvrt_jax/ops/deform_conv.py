@@ -12,6 +12,7 @@ one-sided slope at exactly -1 instead, which is where every border tap lies at i
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
@@ -19,6 +20,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
 
+from rvrt_jax.ops import neighbours
+from rvrt_jax.ops.neighbours import Samples, fetch, shares, slopes
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
     bilinear_sample,
@@ -31,11 +34,12 @@ from rvrt_jax.ops.sample import (
 
 
 class _Spec(NamedTuple):
-    """Height and width of x and of the kernel."""
+    """Height and width of x and of the kernel, and whether to sample all taps at once."""
 
     height: int
     width: int
     kernel: tuple[int, int]
+    everywhere_at_once: bool = False  # or on GPUs alone
 
 
 def deform_conv_plain(x: Array, offsets: Array, mask: Array, kernel: Array) -> Array:
@@ -53,12 +57,15 @@ def deform_conv_plain(x: Array, offsets: Array, mask: Array, kernel: Array) -> A
     return _einsum("yxkr,kro->yxo", sampled, weights).astype(x.dtype)
 
 
-def deform_conv_streamed(x: Array, offsets: Array, mask: Array, kernel: Array) -> Array:
+def deform_conv_streamed(
+    x: Array, offsets: Array, mask: Array, kernel: Array, *, everywhere_at_once: bool = False
+) -> Array:
     """Goes over the taps one at a time, adding up their products: same values, little memory.
 
-    The backward pass goes over them once more and samples again, so nothing is kept per tap.
+    The backward pass goes over them once more and samples again, so nothing is kept per tap. GPUs,
+    and with `everywhere_at_once` all platforms, sample all taps at once and multiply once.
     """
-    spec = _spec(x, offsets, mask, kernel)
+    spec = _spec(x, offsets, mask, kernel)._replace(everywhere_at_once=everywhere_at_once)
     offsets = rearrange(offsets.astype(jnp.float32), "y x g k d -> k (y x) g d")
     places = rearrange(_grid(spec), "y x k d -> k (y x) 1 d") + offsets
     mask = rearrange(mask.astype(x.dtype), "y x g k -> k (y x) g")
@@ -81,19 +88,80 @@ def _convolve(rows: Array, places: Array, mask: Array, weights: Array, spec: _Sp
 
 
 def _forward(rows: Array, places: Array, mask: Array, weights: Array, spec: _Spec):
+    arrays = rows, places, mask, weights
+    return _by_platform(_forward_at_once, _forward_streamed, spec, *arrays), arrays
+
+
+def _backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
+    return _by_platform(_backward_at_once, _backward_streamed, spec, *residuals, d_out)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _by_platform(at_once: Callable, streamed: Callable, spec: _Spec, *arrays: Array):
+    """Computes by `at_once` where the program runs on a GPU or `spec` asks for it."""
+    at_once, streamed = (functools.partial(f, spec=spec) for f in (at_once, streamed))
+    if spec.everywhere_at_once:
+        return at_once(*arrays)
+    return jax.lax.platform_dependent(*arrays, cuda=at_once, rocm=at_once, default=streamed)
+
+
+def _forward_at_once(rows: Array, places: Array, mask: Array, weights: Array, *, spec: _Spec):
+    """Samples all taps in one kernel and multiplies once; a tap at a time is slow on GPUs."""
+    at, mask = _pixels_first(places, mask, spec)
+    return _einsum("pkr,kro->po", _masked(rows, at, mask), weights)
+
+
+def _backward_at_once(
+    rows: Array, places: Array, mask: Array, weights: Array, d_out: Array, *, spec: _Spec
+):
+    at, pixel_mask = _pixels_first(places, mask, spec)
+    d_out = d_out.astype(rows.dtype)
+    d_weights = _einsum("pkr,po->kro", _masked(rows, at, pixel_mask), d_out)
+    d_masked = _einsum("po,kro->pkr", d_out, weights).reshape(*pixel_mask.shape, -1)
+    products = (d_masked[None] * neighbours.rows(rows, at)).sum(-1)  # small: [4, p, k, g]
+    d_mask = (shares(at) * products).sum(0)
+    d_places = slopes(at, pixel_mask[None] * products)
+    updates = (shares(at) * pixel_mask[None])[..., None] * d_masked[None]
+    d_rows = neighbours.scatter(rows.shape, at, updates)
+    d_places, d_mask = d_places.swapaxes(0, 1), d_mask.swapaxes(0, 1)
+    return _typed((d_rows, d_places, d_mask, d_weights), (rows, places, mask, weights))
+
+
+def _pixels_first(places: Array, mask: Array, spec: _Spec) -> tuple[Samples, Array]:
+    """Returns where samples lie in `rows`, and the float32 mask, [p, k, g] each."""
+    parts = places.shape[2]
+    index, inside, fy, fx = corners(places.swapaxes(0, 1), spec.height, spec.width)
+    index = index * parts + jnp.arange(parts)[None, None]
+    at = Samples(index, inside, fy, fx, right=parts, down=parts * (spec.width + 2))
+    return at, mask.swapaxes(0, 1).astype(jnp.float32)
+
+
+def _masked(rows: Array, at: Samples, mask: Array) -> Array:
+    """Returns all samples times their masks, [p, k, c] in rows.dtype."""
+    masked = (fetch(rows, at) * mask[..., None]).astype(rows.dtype)
+    return masked.reshape(*masked.shape[:2], -1)
+
+
+def _typed(gradients: tuple[Array, ...], like: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Returns gradients in the types of what they belong to."""
+    return tuple(d.astype(x.dtype) for d, x in zip(gradients, like, strict=True))
+
+
+def _forward_streamed(rows: Array, places: Array, mask: Array, weights: Array, *, spec: _Spec):
     def step(total: Array, tap: tuple[Array, Array, Array]):
         place, mask, weights = tap
         sampled = _sample(rows, place, spec) * mask[..., None]
         return total + _product(_written(sampled.reshape(len(place), -1)), weights), None
 
     start = jnp.zeros((places.shape[1], weights.shape[-1]), jnp.float32)
-    out, _ = jax.lax.scan(step, start, (places, mask, weights))
-    return out, (rows, places, mask, weights)
+    return jax.lax.scan(step, start, (places, mask, weights))[0]
 
 
-def _backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
-    rows, places, mask, weights = residuals
-
+def _backward_streamed(
+    rows: Array, places: Array, mask: Array, weights: Array, d_out: Array, *, spec: _Spec
+):
     def step(d_rows: Array, tap: tuple[Array, Array, Array]):
         place, mask, weights = tap
         sampled = _written(_sample(rows, place, spec))
@@ -110,12 +178,7 @@ def _backward(spec: _Spec, residuals: tuple[Array, ...], d_out: Array):
 
     start = jnp.zeros(rows.shape, jnp.float32)
     d_rows, (d_places, d_mask, d_weights) = jax.lax.scan(step, start, (places, mask, weights))
-    cotangents = (d_rows, rows), (d_mask, mask), (d_weights, weights)
-    d_rows, d_mask, d_weights = (d.astype(x.dtype) for d, x in cotangents)
-    return d_rows, d_places, d_mask, d_weights
-
-
-_convolve.defvjp(_forward, _backward)
+    return _typed((d_rows, d_places, d_mask, d_weights), (rows, places, mask, weights))
 
 
 def _sample(rows: Array, place: Array, spec: _Spec) -> Array:
@@ -171,4 +234,10 @@ def _spec(x: Array, offsets: Array, mask: Array, kernel: Array) -> _Spec:
     return _Spec(h, w, (kh, kw))
 
 
-DEFORM_CONV = {"plain": deform_conv_plain, "streamed": deform_conv_streamed}
+deform_conv_at_once = functools.partial(deform_conv_streamed, everywhere_at_once=True)
+
+DEFORM_CONV = {
+    "plain": deform_conv_plain,
+    "streamed": deform_conv_streamed,
+    "at_once": deform_conv_at_once,
+}

@@ -1,0 +1,67 @@
+"""Bilinear sampling whose fetches become part of what reads them: the GPUs' way.
+
+A table is [rows, r]; samples have any shape, written `...`. All sums are float32. `ops.sample` has
+the forms for CPUs, where a fetch is an operation of its own.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+
+class Samples(NamedTuple):
+    """Where samples lie in a table: index of the upper left row, inside, fractions fy and fx.
+
+    Each [...], as `sample.corners` returns them. The rows beside and below lie `right` and `down`
+    entries further.
+    """
+
+    index: Array
+    inside: Array
+    fy: Array
+    fx: Array
+    right: int
+    down: int
+
+
+def shares(at: Samples) -> Array:
+    """Returns the weights of the four neighbours, [4, ...]."""
+    fy, fx = at.fy, at.fx
+    return jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx])
+
+
+def places(at: Samples) -> Array:
+    """Returns the rows of the four neighbours in the table, [4, ...]."""
+    moves = jnp.array([0, at.right, at.down, at.down + at.right])
+    return at.index[None] + moves.reshape(4, *[1] * at.index.ndim)
+
+
+def rows(table: Array, at: Samples) -> Array:
+    """Returns the four neighbours, float32 [4, ..., r]."""
+    return table.at[places(at)].get(mode="promise_in_bounds").astype(jnp.float32)
+
+
+def fetch(table: Array, at: Samples) -> Array:
+    """Samples the table: float32 [..., r]."""
+
+    def get(move: int) -> Array:
+        return table.at[at.index + move].get(mode="promise_in_bounds").astype(jnp.float32)
+
+    fy, fx = at.fy[..., None], at.fx[..., None]
+    top = (1 - fx) * get(0) + fx * get(at.right)
+    low = (1 - fx) * get(at.down) + fx * get(at.down + at.right)
+    return (1 - fy) * top + fy * low
+
+
+def slopes(at: Samples, d_shares: Array) -> Array:
+    """Turns the gradient of the four weights, [4, ...], into the positions', [..., 2], (y, x)."""
+    top_left, top_right, low_left, low_right = d_shares
+    d_y = (1 - at.fx) * (low_left - top_left) + at.fx * (low_right - top_right)
+    d_x = (1 - at.fy) * (top_right - top_left) + at.fy * (low_right - low_left)
+    return jnp.where(at.inside[..., None], jnp.stack([d_y, d_x], axis=-1), 0.0)
+
+
+def scatter(shape: tuple[int, ...], at: Samples, updates: Array) -> Array:
+    """Adds updates [4, ..., r] to the neighbours' rows of float32 zeros of `shape`, [rows, r]."""
+    return jnp.zeros(shape, jnp.float32).at[places(at)].add(updates, mode="promise_in_bounds")
