@@ -58,6 +58,10 @@ FPS = flags.DEFINE_string(
 COMPARE = flags.DEFINE_string("compare", None, "PNG to write: input, restored, ground truth.")
 JSON = flags.DEFINE_string("json", None, "File for the scores, times and settings.")
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Computes in this type.")
+MATMUL_PRECISION = flags.DEFINE_enum(
+    "matmul_precision", None, ["float32", "tf32"],
+    "Of float32 products; tf32 is faster on GPUs and TPUs, and less exact. Default: float32.",
+)  # fmt: skip
 DAMAGED = flags.DEFINE_enum(
     "damaged", "error", ["error", "skip"],
     "A broken video ends in an error, or what cannot be decoded is left out.",
@@ -84,6 +88,10 @@ def main(argv: list[str]) -> int:
 
 
 def _run() -> None:
+    if MATMUL_PRECISION.value:
+        from rvrt_jax import parallel
+
+        parallel.choose_matmul_precision(MATMUL_PRECISION.value)
     sets = SETS.value or (CONFIG.value is not None and CONFIG.value.get("test_sets"))
     if INPUT.value is None and sets:
         _run_test_sets(list(sets))

@@ -32,6 +32,11 @@ PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "With --coordinator: the number of this process, from 0."
 )
 
+MATMUL_PRECISION = flags.DEFINE_enum(
+    "matmul_precision", None, ["float32", "tf32"],
+    "Of float32 products; tf32 is faster on GPUs and TPUs, and less exact. Default: float32.",
+)  # fmt: skip
+
 
 def main(argv: list[str]) -> int:
     command_line.check_rest(argv)
@@ -44,6 +49,8 @@ def _train() -> None:
     from rvrt_jax.errors import UserError
     from rvrt_jax.training import loop as training
 
+    if MATMUL_PRECISION.value:
+        parallel.choose_matmul_precision(MATMUL_PRECISION.value)
     cluster = {
         "coordinator": COORDINATOR.value,
         "num_processes": NUM_PROCESSES.value,

@@ -45,6 +45,8 @@ _OPTIONS = [
         help="What stands in beyond the ends of a clip, for EDVR."),
     click.option("--quantise", is_flag=True, help="Round to 8 bits between two stages."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Compute in it."),
+    click.option("--matmul_precision", "--matmul-precision", type=click.Choice(["float32", "tf32"]),
+                 help="Of float32 products; tf32 is faster on GPUs and TPUs, and less exact."),
     click.option("--fps", metavar="RATE", help="Of images that become a video: 25, 24000/1001."),
     click.option("--codec", metavar="NAME",
                  help="Encoder: h264, hevc, av1, vp9, prores or ffv1, which is lossless in .mkv."),
@@ -110,6 +112,10 @@ def _restore(paths: list[str], *, models: tuple[str, ...], **options: Any) -> No
     from rvrt_jax.restoration.clip import OutputOptions
     from rvrt_jax.restoration.settings import RestoreSettings
 
+    if options["matmul_precision"]:
+        from rvrt_jax import parallel
+
+        parallel.choose_matmul_precision(options["matmul_precision"])
     name, fields = evaluation.model_fields(_recipe(options["config"]), dtype=options["dtype"])
     settings = RestoreSettings(
         tile=evaluation.parse_tile(options["tile"]),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rvrt_jax import models
+from rvrt_jax import models, parallel
 
 SMALL = {
     "rvrt": {
@@ -76,7 +76,13 @@ def test_float32_means_float32(name, platform, dtype, users_default):
 
 @pytest.mark.parametrize("name", ["rvrt", "edvr"])
 def test_flow_and_offsets_stay_exact_where_tf32_is_chosen(name, users_default):
-    jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+    parallel.choose_matmul_precision("tf32")
     program = lowered(name, "cuda")
     exact = [line for line in program.splitlines() if "HIGHEST" in line and PRODUCT.search(line)]
     assert exact and inexact(program)  # the rest follows the choice
+
+
+def test_float32_may_be_named_and_is_the_default(users_default):
+    parallel.choose_matmul_precision("tf32")
+    parallel.choose_matmul_precision("float32")
+    assert inexact(lowered("edvr", "cuda")) == []
