@@ -1,0 +1,202 @@
+"""Compiles networks for an accelerator that is not there, and says what the programs would cost.
+
+    python benchmarks/accelerators.py --platform cuda
+    python benchmarks/accelerators.py --platform tpu --topology v4:2x2x1 --models rvrt_sr edvr_m
+
+It needs the platform's compiler, `pip install "jax[cuda13]"` or `"jax[tpu]"` of the same version as
+jax, and runs nothing: memory is the compiler's own analysis, the rest is counted over the optimised
+program, whose loops count as often as they run.
+
+launches: operations that are a kernel (or a library call) of their own.
+gigabytes: what they read and write, each operand and result counted whole. For a gather that is an
+upper bound, elsewhere a good estimate of the traffic.
+"""
+
+import argparse
+import collections
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rvrt_jax.models import VARIANTS, build
+from rvrt_jax.models.contract import in_channels
+
+H100 = Path(__file__).with_name("h100_sxm.txtpb")
+BYTES = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2}
+BYTES |= {"s16": 2, "u16": 2, "s8": 1, "u8": 1, "pred": 1}
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
+INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (\(?.*?\)?) ([\w\-]+)\((.*)")
+COMPUTATION = re.compile(
+    r"^(?:ENTRY )?%?([\w.\-]+) \([^\n]*\) -> [^\n]*\{\n(.*?)^\}", re.DOTALL | re.MULTILINE
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--platform", choices=["cuda", "tpu"], required=True)
+    parser.add_argument("--topology", default="v5e:2x2", help="of TPUs: v5e:2x4, v4:2x2x1, ...")
+    parser.add_argument("--models", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--modes", nargs="+", default=["forward", "train"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--frames", type=int, default=4, help="where the network has no window")
+    parser.add_argument("--size", type=int, nargs=2, default=[64, 64], metavar=("H", "W"))
+    parser.add_argument("--results", type=Path, help="folder for the JSON file")
+    args = parser.parse_args()
+
+    import measure
+
+    devices = topology(args.platform, args.topology)
+    rows = []
+    for name in args.models:
+        for mode in args.modes:
+            for dtype in args.dtypes:
+                row = {"model": name, "mode": mode, "dtype": dtype}
+                fields = {"dtype": jnp.dtype(dtype).type, "remat": mode == "train"}
+                net = build(name, **fields)
+                rows.append(row | cost(net, devices, mode, args.frames, tuple(args.size)))
+                print(rows[-1], flush=True)
+    measure.print_table(rows)
+    result = {"device": devices[0].device_kind, "devices": len(devices), "size": args.size}
+    measure.write(
+        f"accelerators_{args.platform}", result | {"rows": rows}, args.results or measure.RESULTS
+    )
+
+
+def topology(platform: str, name: str) -> np.ndarray:
+    """Returns the devices of an H100 or of a TPU slice; fails where the compiler is missing."""
+    options = {"topology_name": name}
+    if platform == "cuda":
+        target = H100.read_text()
+        options = {"topology_name": "", "topology": "1x1x1", "target_config": target}
+    found = topologies.get_topology_desc(platform=platform, **options)
+    return np.array(found.devices).reshape(-1)
+
+
+def cost(
+    net: Any, devices: np.ndarray, mode: str, frames: int, size: tuple[int, int]
+) -> dict[str, float]:
+    """Compiles a network for devices, one clip on each, and returns what its program costs."""
+    frames = net.window or frames
+    shape = len(devices), frames, *size, in_channels(net)
+    video = jax.ShapeDtypeStruct(shape, jnp.float32)
+    few = jax.ShapeDtypeStruct((1, *net.example_size(), in_channels(net)), jnp.float32)
+    params = jax.eval_shape(net.init, jax.random.key(0), few)["params"]
+    arguments = [params, video]
+    if mode == "train":
+        large = [net.scale * n for n in size]
+        out = len(devices), 1 if net.window else frames, *large, 3
+        arguments.append(jax.ShapeDtypeStruct(out, jnp.float32))
+    function = _train_step(net) if mode == "train" else _forward(net)
+    start = time.perf_counter()
+    lowered = _over_devices(function, devices, arguments, mode)
+    traced = time.perf_counter()
+    program = lowered.compile()
+    compiled = time.perf_counter()
+    memory = program.memory_analysis().temp_size_in_bytes / 2**30
+    launches, traffic = count(program.as_text())
+    return {
+        "trace_s": round(traced - start, 1),
+        "compile_s": round(compiled - traced, 1),
+        "temporaries_GiB": round(memory, 3),
+        "launches": launches,
+        "gigabytes": round(traffic / 1e9, 2),
+    }
+
+
+def _forward(net: Any) -> Callable:
+    return lambda params, video: net.apply({"params": params}, video)
+
+
+def _train_step(net: Any) -> Callable:
+    """A step of plain gradient descent on the Charbonnier loss."""
+
+    def step(params: Any, video: jax.Array, truth: jax.Array) -> tuple[jax.Array, Any]:
+        def loss(params: Any) -> jax.Array:
+            return jnp.mean(jnp.sqrt((_forward(net)(params, video) - truth) ** 2 + 1e-9))
+
+        value, gradient = jax.lax.pmean(jax.value_and_grad(loss)(params), "d")
+        return value, jax.tree.map(lambda p, g: p - 1e-4 * g, params, gradient)
+
+    return step
+
+
+def _over_devices(
+    function: Callable, devices: np.ndarray, arguments: list, mode: str
+) -> jax.stages.Lowered:
+    """Lowers a function whose first argument is whole on every device, the others split."""
+    mesh = jax.sharding.Mesh(devices, ("d",))
+    whole, split = PartitionSpec(), PartitionSpec("d")
+    specs = whole, *[split] * (len(arguments) - 1)
+    out = whole if mode == "train" else split
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+    shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
+    traced = jax.jit(mapped, in_shardings=shardings).trace(*arguments)
+    return traced.lower(lowering_platforms=(devices[0].platform.replace("gpu", "cuda"),))
+
+
+def count(text: str) -> tuple[int, int]:
+    """Returns launches and bytes read and written, from an optimised program's text."""
+    bodies = dict(COMPUTATION.findall(text))
+    total: collections.Counter = collections.Counter()
+
+    def walk(name: str, times: int) -> None:
+        shapes = {}
+        for line in bodies.get(name, "").splitlines():
+            match = INSTRUCTION.match(line)
+            if not match:
+                continue
+            own, shape, operation, rest = match.groups()
+            shapes[own] = shape
+            if operation in FREE:
+                continue
+            called = _called(operation, line)
+            if called is None:
+                operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+                total["launches"] += times
+                sizes = map(_bytes, (shape, *(shapes.get(o, "") for o in operands)))
+                total["bytes"] += times * sum(sizes)
+                continue
+            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+            for other in called:
+                walk(other, times * int(trips[1] if trips else 1))
+
+    walk(re.findall(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)[0], 1)
+    return total["launches"], total["bytes"]
+
+
+def _called(operation: str, line: str) -> Iterable[str] | None:
+    """Returns the computations that an operation runs; None for one that is a kernel."""
+    if operation == "while":
+        return re.findall(r"body=%?([\w.\-]+)", line)
+    if operation == "conditional":
+        found = re.search(r"branch_computations=\{([^}]*)\}", line)
+        pattern = r"(?:true|false)_computation=%?([\w.\-]+)"
+        return re.findall(r"%?([\w.\-]+)", found[1]) if found else re.findall(pattern, line)
+    return re.findall(r"to_apply=%?([\w.\-]+)", line) if operation == "call" else None
+
+
+def _bytes(shape: str) -> int:
+    """Returns the bytes of "f32[4,8]{1,0}", or of a tuple of such."""
+    total = 0
+    for kind, dimensions in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape):
+        total += BYTES.get(kind, 0) * int(np.prod([int(d) for d in dimensions.split(",") if d]))
+    return total
+
+
+if __name__ == "__main__":
+    main()

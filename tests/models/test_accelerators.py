@@ -1,0 +1,51 @@
+"""Networks compile for GPUs and TPUs that are not there; costs of programs are counted right."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from benchmarks import accelerators
+from rvrt_jax import models
+
+PLUGINS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}
+SMALL = {
+    "rvrt": {"embed_dims": (8, 8, 8), "num_blocks": (1, 1, 1), "num_heads": (2, 2, 2)}
+    | {"deformable_groups": 2, "attention_heads": 2, "num_feat": 8, "offset_feat": 8},
+    "edvr": {"num_feat": 8, "deformable_groups": 2, "num_frame": 3}
+    | {"num_extract_block": 1, "num_reconstruct_block": 1},
+    "basicvsr": {"num_feat": 8, "num_block": 1},
+}
+PROGRAM = """HloModule small
+
+%body (p.1: (f32[4])) -> (f32[4]) {
+  %p.1 = (f32[4]) parameter(0)
+  %x.1 = f32[4]{0} get-tuple-element(%p.1), index=0
+  %sum.1 = f32[4]{0} fusion(%x.1, %x.1), kind=kLoop, calls=%add
+  ROOT %t.1 = (f32[4]) tuple(%sum.1)
+}
+
+ENTRY %main (a: f32[4]) -> f32[4] {
+  %a = f32[4]{0} parameter(0)
+  %half = bf16[4,2]{1,0} fusion(%a), kind=kLoop, calls=%halve
+  %start = (f32[4]) tuple(%a)
+  %loop = (f32[4]) while(%start), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %out = f32[4]{0} get-tuple-element(%loop), index=0
+}
+"""  # noqa: E501
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    assert accelerators.count(PROGRAM) == (1 + 3, (16 + 16) + 3 * (16 + 2 * 16))
+
+
+@pytest.mark.parametrize("mode", ["forward", "train"])
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("platform", PLUGINS)
+def test_small_networks_compile(platform, name, mode):
+    if importlib.util.find_spec(PLUGINS[platform]) is None:
+        pytest.skip(f"the compiler for {platform} is not installed ({PLUGINS[platform]})")
+    devices = accelerators.topology(platform, "v5e:2x2")
+    net = models.build(name, **SMALL[name], dtype=jax.numpy.bfloat16)
+    cost = accelerators.cost(net, devices, mode, 4, (32, 32))
+    assert cost["launches"] > 0 and cost["gigabytes"] > 0
