@@ -47,7 +47,7 @@ COMPUTATION = re.compile(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Costs of programs for absent accelerators.")
     parser.add_argument("--platform", choices=["cuda", "tpu"], required=True)
     parser.add_argument("--topology", default="v5e:2x2", help="of TPUs: v5e:2x4, v4:2x2x1, ...")
     parser.add_argument("--models", nargs="+", default=list(VARIANTS))
@@ -107,12 +107,13 @@ def cost(
     traced = time.perf_counter()
     program = lowered.compile()
     compiled = time.perf_counter()
-    memory = program.memory_analysis().temp_size_in_bytes / 2**30
-    launches, traffic = count(program.as_text())
+    memory, text = program.memory_analysis(), program.as_text()
+    assert memory is not None and text is not None, "the compiler says nothing of its program"
+    launches, traffic = count(text)
     return {
         "trace_s": round(traced - start, 1),
         "compile_s": round(compiled - traced, 1),
-        "temporaries_GiB": round(memory, 3),
+        "temporaries_GiB": round(memory.temp_size_in_bytes / 2**30, 3),
         "launches": launches,
         "gigabytes": round(traffic / 1e9, 2),
     }

@@ -80,8 +80,9 @@ class EDVR(nn.Module):
     `hr_in`: frames come in the size that goes out. `with_predeblur`: sharpen features first (hr_in
     without it is the 2019 network for the second stage of super-resolution). `with_tsa`: fuse by
     attention instead of one 1x1 convolution. `offset_bound`: clips the sampling offsets, in pixels
-    of each level; None, as published, does not. `deform_conv`: "streamed" (default) or "plain",
-    the readable definition. `remat`: recompute each frame's features and alignment, and the
+    of each level; None, as published, does not. `deform_conv`: "streamed" (default;
+    on GPUs all taps at once), "at_once" (so everywhere), or "plain", the readable definition.
+    `remat`: recompute each frame's features and alignment, and the
     reconstruction, in the backward pass instead of keeping their intermediate values. `dtype`: of
     the matrix products; offsets, attention weights and the final sum are float32 always.
 

@@ -121,11 +121,12 @@ class RVRT(nn.Module):
     alignment. `embed_dims`, `num_blocks`, `depths`, `num_heads`: of extraction, branches and
     reconstruction. `inputconv_groups`: of extraction, the four branches and reconstruction.
     `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict
-    the sampling offsets, 64 in every published size. `attention`: "streamed" (default) or "plain",
-    the readable definition. `remat`: recompute each clip's step in the backward pass instead of
-    keeping its intermediate values, but for what `remat_policy` keeps ("nothing", or "dots": the
-    results of matrix products). `dtype`: of the matrix products; flow, sampling positions,
-    softmax, norm statistics and the final sum are float32 always.
+    the sampling offsets, 64 in every published size. `attention`: "streamed" (default; on GPUs all
+    samples at once), "at_once" (so everywhere), or "plain", the readable definition.
+    `remat`: recompute each clip's step in the backward pass instead of keeping its intermediate
+    values, but for what `remat_policy` keeps ("nothing", or "dots": the results of matrix
+    products). `dtype`: of the matrix products; flow, sampling positions, softmax, norm statistics
+    and the final sum are float32 always.
     """
 
     upscale: int = 4

@@ -96,8 +96,11 @@ def _locate(rows: Array, places: Array, height: int, width: int) -> Samples:
 
 def _halves(at: Samples) -> tuple[Samples, Samples]:
     """Returns the samples of keys and those of values."""
-    keys, values = zip(*(jnp.split(field, 2, axis=3) for field in at[:4]), strict=True)
-    return Samples(*keys, at.right, at.down), Samples(*values, at.right, at.down)
+    fields = [jnp.split(field, 2, axis=3) for field in (at.index, at.inside, at.fy, at.fx)]
+    keys, values = (
+        Samples(*(field[half] for field in fields), right=at.right, down=at.down) for half in (0, 1)
+    )
+    return keys, values
 
 
 def _units(sampled: Array, q: Array) -> Array:

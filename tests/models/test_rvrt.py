@@ -351,7 +351,11 @@ def test_numpy_bias_table_inside_a_loop():
         ({}, (1, 2, 8, 8, 4), "4 channels; this model takes 3"),
         ({"upscale": 1, "nonblind_denoising": True}, (1, 2, 8, 8, 3), "3 channels.*takes 4"),
         ({"upscale": 2}, (1, 2, 8, 8, 3), "upscale is 2"),
-        ({"attention": "fast"}, (1, 2, 8, 8, 3), "'fast'; choose from .'plain', 'streamed'"),
+        (
+            {"attention": "fast"},
+            (1, 2, 8, 8, 3),
+            "'fast'; choose from .'at_once', 'plain', 'streamed'",
+        ),
     ],
 )
 def test_bad_input(fields, shape, message):
