@@ -81,7 +81,7 @@ def deform_attn_streamed(
     """Goes over the samples one at a time with an online softmax: same values, little memory.
 
     The backward pass goes over them once more and samples again, so nothing is kept per sample.
-    On GPUs it computes as `deform_attn_in_one`, which needs as little memory there.
+    On GPUs it computes as `deform_attn_in_one`, which moves fewer bytes there.
     """
     spec = _Spec(q.shape[1], q.shape[2], window, heads, False)
     return _laid_out(q, kv, offsets, spec)
