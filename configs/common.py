@@ -128,6 +128,41 @@ def small(*, batch_size: int, steps: int) -> ConfigDict:
     return config
 
 
+def small_upscale_1(*, steps: int) -> ConfigDict:
+    """Returns the settings and the network of small RVRTs that keep the frames' size, ours."""
+    config = small(batch_size=1, steps=steps)
+    config.flow_freeze_steps = steps
+    config.eval_every = 250
+    config.test_sets = ()
+    config.model = model(
+        "rvrt",
+        upscale=1,
+        window_size=(2, 4, 4),
+        embed_dims=(48, 48, 48),
+        num_blocks=(1, 1, 1),
+        depths=(2, 2, 2),
+        num_heads=(4, 4, 4),
+        deformable_groups=4,
+        attention_heads=4,
+        num_feat=24,
+        offset_feat=24,
+    )
+    return config
+
+
+def small_held_out(**options: Any) -> ConfigDict:
+    """Returns the input options of small networks that are chosen on held-out training clips."""
+    defaults = {
+        "root": "data/real",
+        "validation_dataset": "real",
+        "validation_root": "data/real",
+        "validation_names": ("carphone", "gym_single_4"),
+        "validation_frames": 8,
+        "validation_size": 128,
+    }
+    return data(**(defaults | options))
+
+
 def own_pairs(gt: str, lq: str, *, scale: int, **options: Any) -> ConfigDict:
     """Returns the input options for pairs of clips in plain folders, REDS4's clips left out."""
     return as_published(

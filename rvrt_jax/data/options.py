@@ -8,7 +8,7 @@ from rvrt_jax.data.degrade import DEGRADATIONS
 from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import UserError
 
-NOISE, GIVEN = "noise", "given"
+NOISE, GIVEN, MOTION_BLUR = "noise", "given", "motion_blur"
 KINDS = ("real", "own", *DATASETS)  # of training data; of validation data also:
 BUNDLED, NONE = "bundled", "none"
 
@@ -23,8 +23,12 @@ class Options:
     exclude: names of clips and photos to leave out.
     num_frames, gt_size: of a sample, in frames and pixels of the ground truth.
     scale: GT size over LQ size. degradation: how LQ comes about: "bicubic", "blur_down" (scale 4),
-    "noise" (scale 1), or "given" with the data. sigma: range of the noise level in 8-bit levels,
-    one for each sample, handed to the network as a fourth channel sigma / 255.
+    "noise" or "motion_blur" (scale 1), or "given" with the data.
+    sigma: range of the noise level in 8-bit levels, one for each sample, handed to the network as
+    a fourth channel sigma / 255.
+    blur_steps: motion blur: moments that an exposure by the virtual camera averages, odd.
+    blur_frames: the most neighbouring frames that are averaged of a video as filmed, odd; 1: such
+    samples see one of its frames through the camera instead. Both average linear light.
     mirror: appends the sample in reverse, after augmentation, which doubles the frames.
     photo_fraction: samples made from photos. camera_fraction: video samples seen by a virtual
     camera. parallax_fraction: photo samples with a second layer.
@@ -34,8 +38,9 @@ class Options:
     num_workers: worker processes; 0 = num_threads threads. prefetch: samples made ahead.
     validation_dataset: as dataset, or "bundled" (the clips of the package) or "none". Its root and
     lq_root are validation_root and validation_lq_root. validation_clips: that many clips, evenly
-    chosen; validation_frames: the first so many of each; validation_size: a square of so many GT
-    pixels from the middle; 0 = all. validation_sigma: noise level there.
+    chosen; validation_names: those of the dataset "real", which are not trained on;
+    validation_frames: the first so many of each; validation_size: a square of so many GT pixels
+    from the middle; 0 = all. validation_sigma: noise level there.
     """
 
     dataset: str = "real"
@@ -47,6 +52,8 @@ class Options:
     scale: int = 4
     degradation: str = "bicubic"
     sigma: tuple[float, float] = (0.0, 50.0)
+    blur_steps: int = 17
+    blur_frames: int = 5
     mirror: bool = False
     photo_fraction: float = 0.5
     camera_fraction: float = 0.5
@@ -62,6 +69,7 @@ class Options:
     validation_root: str = "data"
     validation_lq_root: str = ""
     validation_clips: int = 0
+    validation_names: tuple[str, ...] = ()
     validation_frames: int = 0
     validation_size: int = 0
     validation_sigma: float = 30.0
@@ -73,7 +81,8 @@ class Options:
         unknown = sorted(set(config) - known)
         if unknown:
             raise UserError(f"data has no option {unknown}. There are {sorted(known)}.")
-        tuples = {key: tuple(config[key]) for key in ("exclude", "sigma") if key in config}
+        keys = ("exclude", "sigma", "validation_names")
+        tuples = {key: tuple(config[key]) for key in keys if key in config}
         options = cls(**{**config, **tuples})
         options._check_names()
         options._check_sizes()
@@ -98,8 +107,8 @@ class Options:
     def _check_names(self) -> None:
         for key, known in (
             ("dataset", KINDS),
-            ("validation_dataset", (*KINDS[1:], BUNDLED, NONE)),
-            ("degradation", (*DEGRADATIONS, NOISE, GIVEN)),
+            ("validation_dataset", (*KINDS, BUNDLED, NONE)),
+            ("degradation", (*DEGRADATIONS, NOISE, MOTION_BLUR, GIVEN)),
         ):
             if getattr(self, key) not in known:
                 raise UserError(f"data.{key} is {getattr(self, key)!r}; there are {list(known)}.")
@@ -121,11 +130,24 @@ class Options:
                 )
 
     def _check_degradation(self) -> None:
-        fitting = {NOISE: self.scale == 1, "blur_down": self.scale == 4, "bicubic": self.scale > 1}
+        fitting = {NOISE: self.scale == 1, MOTION_BLUR: self.scale == 1}
+        fitting |= {"blur_down": self.scale == 4, "bicubic": self.scale > 1}
         if not fitting.get(self.degradation, True):
             raise UserError(
                 f"data.degradation is {self.degradation!r}, which does not go with data.scale "
                 f"{self.scale}."
+            )
+        for key in ("blur_steps", "blur_frames"):
+            if getattr(self, key) < 1 or getattr(self, key) % 2 == 0:
+                raise UserError(
+                    f"data.{key} is {getattr(self, key)}; it must be odd, so that the sharp frame "
+                    "is the middle of the exposure."
+                )
+        if (self.validation_dataset == "real") != bool(self.validation_names):
+            raise UserError(
+                f"data.validation_dataset is {self.validation_dataset!r} and data.validation_names "
+                f"{self.validation_names}: name the clips to hold out of training where, and only "
+                "where, the dataset is 'real'."
             )
         if len(self.sigma) != 2 or not 0 <= self.sigma[0] <= self.sigma[1]:
             raise UserError(f"data.sigma is {self.sigma}; give (lowest, highest), 0 or more.")
