@@ -329,6 +329,9 @@ def _fresh_state(config: Config, model: Any) -> TrainState:
         params = jax.jit(functools.partial(_init, model, config.seed))()
         if optim.FLOW_KEY in params:
             params = {**params, optim.FLOW_KEY: loading.spynet_params()}
+        if config.zero_output:
+            last = params["upsampler"]["conv_out"]
+            last["kernel"] = jnp.zeros_like(last["kernel"])
         if config.init_from:
             params, report = loading.fill(params, config.init_from)
             logging.warning(report)
