@@ -135,7 +135,7 @@ def small_upscale_1(*, steps: int) -> ConfigDict:
     config.flow_freeze_steps = steps
     config.eval_every = 250
     # The input is nearly right. A random correction is unlearned within ten steps, whose gradients
-    # then stay in Adam's second moments for hundreds: nothing but the last layer learned.
+    # may be what kept a first run from learning: see docs/training_small.md.
     config.zero_output = True
     config.clip_norm = 0.01
     config.test_sets = ()

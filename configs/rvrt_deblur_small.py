@@ -7,7 +7,7 @@ data/real). Blur: up to 5 neighbouring frames of the clips, or 17 moments of a v
 moves over a photo or a frame of a clip, averaged in linear light. Validation: two of the clips,
 held out of training, as a shaking camera sees them.
 Hardware: 2 CPU cores, or any one GPU.
-Expected result: see docs/training_small.md.
+Expected result: not known yet, for no run has finished; see docs/training_small.md.
 Command: python train.py --config configs/rvrt_deblur_small.py
 """
 

