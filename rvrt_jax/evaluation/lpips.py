@@ -68,7 +68,7 @@ def _convolve(x: Array, kernel: Array, bias: Array, *, part: _Slice) -> Array:
         x,
         kernel,
         (part.stride,) * 2,
-        ((part.padding,) * 2,) * 2,
+        ((part.padding, part.padding),) * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision="highest",
     )
