@@ -3,22 +3,40 @@
 A host here is a process: a machine of a TPU pod, or one of several processes on a machine. Between
 steps the state lives whole on every local device; only a checkpoint sees it as one array over all
 hosts, which is how orbax writes what several hosts share.
+
+No host may wait for one that has given up. What one host can find out alone (is the data there,
+which checkpoint can be read) is done within `agree`, after which all go on or all stop; in the
+loop hosts vote with every step. A host that fails elsewhere says so to the others, which end within
+a minute (`watching`), as they do when one is killed (`HEARTBEAT`).
 """
 
 import concurrent.futures
+import contextlib
+import itertools
+import os
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed  # the key-value store of the hosts has no public name
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rvrt_jax.errors import UserError
 
 AXIS = "devices"
-STOP = "stop"  # the metric that tells every host whether any was asked to stop
+VOTES = "votes"  # the metric that tells every host what any of them wants
+HEARTBEAT = 30  # seconds after which a host that is not heard of counts as dead
+POLL = 3.0  # seconds between two looks at whether another host has failed
+GRACE = 20.0  # seconds in which a host may end by itself after another has failed
+_WAIT = 3600  # seconds that a host waits for the others to be as far
+_FAILED = "rvrt/failed"
+_meetings = itertools.count()  # all hosts meet in the same order
 
 Device = Any  # a jax.Device, which type checkers do not see as a class
 Item = TypeVar("Item")
@@ -49,7 +67,13 @@ def join_hosts(
             f"numbered from 0 to {num_processes - 1}."
         )
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=HEARTBEAT,
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -71,10 +95,74 @@ def sum_over_hosts(values: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(values)).sum(axis=0)
 
 
-def wait_for_hosts(where: str) -> None:
-    """Returns when every host has come here; does nothing where there is one."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
+def exchange(value: str) -> list[str]:
+    """Returns the values of all hosts, in order; all hosts must call it."""
+    if jax.process_count() == 1:
+        return [value]
+    client = distributed.global_state.client
+    assert client is not None
+    key = f"rvrt/meeting/{next(_meetings)}"
+    client.key_value_set(f"{key}/{jax.process_index()}", value)
+    client.wait_at_barrier(f"{key}/met", 1000 * _WAIT)
+    found = client.key_value_dir_get(key)
+    return [text for _, text in sorted((int(k.rsplit("/", 1)[1]), text) for k, text in found)]
+
+
+def agree(action: Callable[[], Result]) -> Result:
+    """Calls `action` on every host; returns its result if it worked on all of them.
+
+    The action must not wait for other hosts. Raises its error on a host where it failed, and
+    UserError with the reason on the others.
+    """
+    if jax.process_count() == 1:
+        return action()
+    try:
+        result = action()
+    except Exception as error:
+        exchange(describe(error))
+        raise
+    for host, reason in enumerate(exchange("")):
+        if reason:
+            raise UserError(f"host {host} cannot go on: {reason}")
+    return result
+
+
+def describe(error: BaseException) -> str:
+    """Returns the first line of an error, with its type unless it is meant for the user."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """Takes the other hosts down, with the reason, if what is inside raises an exception.
+
+    And ends this process if that happens to another one, in case that it waits for the other.
+    """
+    client = distributed.global_state.client
+    if jax.process_count() == 1 or client is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(POLL):
+            others = [pair for pair in client.key_value_dir_get(_FAILED) if pair[0] != own]
+            if others and not over.wait(GRACE):
+                host = others[0][0].rsplit("/", 1)[1]
+                print(f"error: host {host} has failed: {others[0][1]}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    own = f"{_FAILED}/{jax.process_index()}"
+    threading.Thread(target=watch, daemon=True, name="watch the other hosts").start()
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator is dead as well
+            client.key_value_set(own, describe(error), allow_overwrite=True)
+        raise
+    finally:
+        over.set()
 
 
 def share_devices(
@@ -158,6 +246,24 @@ def to_this_host(tree: Any) -> Any:
     return jax.device_put(local, replicated())
 
 
+@dataclass(frozen=True)
+class Votes:
+    """What a host wants; for all of them, what any does.
+
+    stop: training is to stop. save: a checkpoint is due. drop: this step is to change nothing,
+    because a host has no batch for it.
+    """
+
+    stop: bool = False
+    save: bool = False
+    drop: bool = False
+
+    @classmethod
+    def read(cls, values: Any) -> "Votes":
+        """Returns what the metric `VOTES` of a step says."""
+        return cls(*map(bool, np.asarray(values)))
+
+
 def data_parallel(step: Callable[..., Any]) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Compiles `step(state, batch) -> (state, metrics)` for all devices.
 
@@ -166,20 +272,23 @@ def data_parallel(step: Callable[..., Any]) -> Callable[[Any, Any], tuple[Any, A
     donated: its buffers may still be on their way to a checkpoint while the next step runs.
     """
 
-    def with_stop(state: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    def with_votes(state: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
         batch = dict(batch)
-        stop = batch.pop(STOP)
-        state, metrics = step(state, batch)
-        return state, metrics | {STOP: jax.lax.pmax(stop, AXIS)}
+        votes = jax.lax.pmax(batch.pop(VOTES), AXIS)
+        new, metrics = step(state, batch)
+        drop = votes[2].astype(bool)
+        state = jax.tree.map(lambda old, new: jnp.where(drop, old, new), state, new)
+        return state, metrics | {VOTES: votes}
 
-    return jax.pmap(with_stop, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None))
+    return jax.pmap(with_votes, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None))
 
 
-def split(batch: dict[str, np.ndarray], *, stop: bool = False) -> dict[str, np.ndarray]:
+def split(batch: dict[str, np.ndarray], votes: Votes = Votes()) -> dict[str, np.ndarray]:
     """Cuts each [b, ...] of this process into [d, b/d, ...] for its d devices.
 
-    stop: this host was asked to stop; the step's metrics tell all hosts.
+    votes: of this host; the step's metrics tell all hosts.
     """
     devices = jax.local_device_count()
     parts = {k: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]) for k, x in batch.items()}
-    return parts | {STOP: np.full(devices, stop, np.int32)}
+    ballot = np.array([votes.stop, votes.save, votes.drop], np.int32)
+    return parts | {VOTES: np.tile(ballot, (devices, 1))}

@@ -1,7 +1,6 @@
 """Training straight from folders and videos, given and made degradations, and what is refused."""
 
 import itertools
-import json
 import pickle
 
 import cv2
@@ -199,11 +198,8 @@ def test_batches_of_videos_and_folders_resume(tmp_path, clips):
     config = {**OWN, "root": str(tmp_path)}
     iterator = iter(train(config, seed=3, batch_size=2))
     next(iterator)
-    state = json.loads(json.dumps(iterator.get_state()))
     expected = next(iterator)
-    resumed = iter(train(config, seed=3, batch_size=2))
-    resumed.set_state(state)
-    batch = next(resumed)
+    batch = next(iter(train(config, seed=3, batch_size=2, start=1)))
     make = Sampler(DataOptions.read(config), 3)
     for key in ("lq", "gt"):
         np.testing.assert_array_equal(batch[key], expected[key])
