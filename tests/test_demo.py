@@ -30,7 +30,7 @@ def weights(monkeypatch):
         raise UserError(f"{name} cannot be had.")
 
     monkeypatch.setattr(demo.loading, "load_described", load)
-    monkeypatch.setattr(demo.weights, "get", get)
+    monkeypatch.setattr(demo.fetch, "get", get)
 
 
 def test_restores_scores_and_compares(weights, tmp_path, capsys):

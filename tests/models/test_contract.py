@@ -166,7 +166,8 @@ FORBIDDEN = {
     "hasattr": r"hasattr\(\w*(model|network)",
     "channels in place of takes_noise_level": r"in_channels\b(?!\()(?! *$)(?!,)",
     "a field of some networks": r"(model|network)\.(embed_dims|num_feat|num_frame|with_tsa)\b",
-    "the name of a network": r"""["'](rvrt|basicvsr|edvr|predeblur)["']""",
+    # The command is called rvrt as well.
+    "the name of a network": r"""(?<!prog_name=)["'](rvrt|basicvsr|edvr|predeblur)["']""",
 }
 
 

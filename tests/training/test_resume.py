@@ -14,7 +14,7 @@ from helpers import standin
 from helpers.runs import final, log_lines, run
 
 from rvrt_jax.training import loop as training
-from rvrt_jax.weights import load as loading
+from rvrt_jax.weights import runs
 
 STEPS = standin.config().steps
 CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -100,8 +100,7 @@ def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
         for name in ("killed", "straight"):
             training.run(config, tmp_path / name)
     killed, straight = (
-        loading._restore(tmp_path / name / "checkpoints" / "6" / "params")
-        for name in ("killed", "straight")
+        runs.read(tmp_path / name / "checkpoints", 6) for name in ("killed", "straight")
     )
     assert killed.keys() == straight.keys() and len(killed) == 6
     for path, leaf in killed.items():
