@@ -1,20 +1,18 @@
 """The training input: endless batches of {"lq", "gt"}, and the clips to validate on."""
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
 
-from rvrt_jax.data import clips, corpus
+from rvrt_jax.data import clips, corpus, workers
 from rvrt_jax.data.corpus import Pair
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
 from rvrt_jax.data.options import BUNDLED, GIVEN, NOISE, NONE, DataOptions
 from rvrt_jax.data.sampler import Sampler, mirrored, noisy, to_float
 from rvrt_jax.errors import UserError
 
-SHARED_MEMORY = Path("/dev/shm")  # where grain's workers put what they hand over, on Linux
 SAMPLES = 2**31  # of an epoch: training never sees its end
 
 
@@ -25,29 +23,34 @@ def train(
     batch_size: int,
     shard_index: int = 0,
     shard_count: int = 1,
+    start: int = 0,
 ) -> grain.IterDataset:
     """Returns an endless dataset of batches; its iterators' state can be saved and restored.
 
-    batch_size: of this shard. Shards of the same seed share no sample.
+    batch_size: of this shard. Shards of the same seed share no sample. start: how many batches to
+    leave out. A batch depends on the seed and its number alone: over all shards it has the same
+    samples whatever their count and the number of workers.
     Batches hold float32: lq [b, t, gt_size/scale, gt_size/scale, c] and gt [b, t, gt_size, gt_size,
     3], as `Sampler.map` says.
     Raises UserError before the first batch if the data is missing or does not fit the options.
     """
     dataset = (
-        grain.MapDataset.range(SAMPLES)[shard_index::shard_count]
+        grain.MapDataset.range(start * batch_size * shard_count, SAMPLES)[shard_index::shard_count]
         .map(Sampler(options, seed))
         .batch(batch_size, drop_remainder=True)
     )
     if options.num_workers:
         # The threads of a worker make whole batches; more than one would only hold more of them.
         batches = max(1, options.prefetch // batch_size)
+        begin = workers.prepare()  # makes room, too
         _check_shared_memory(options, batch_size, held=options.num_workers * (batches + 1))
         return dataset.to_iter_dataset(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         ).mp_prefetch(
             grain.MultiprocessingOptions(
                 num_workers=options.num_workers, per_worker_buffer_size=batches
-            )
+            ),
+            worker_init_fn=begin,
         )
     return dataset.to_iter_dataset(
         grain.ReadOptions(
@@ -59,16 +62,16 @@ def train(
 
 def _check_shared_memory(options: DataOptions, batch_size: int, *, held: int) -> None:
     """Raises UserError if `held` batches, which workers hand over there, do not fit /dev/shm."""
-    if not SHARED_MEMORY.is_dir():
+    if not workers.SHARED_MEMORY.is_dir():
         return
     pixels = 3 * options.gt_size**2 + options.channels * (options.gt_size // options.scale) ** 2
     needed = held * batch_size * options.sample_frames * pixels * 4
-    free = shutil.disk_usage(SHARED_MEMORY).free
+    free = shutil.disk_usage(workers.SHARED_MEMORY).free
     if needed > free:
         raise UserError(
-            f"{SHARED_MEMORY} has {free / 2**30:.2f} GiB free; {options.num_workers} workers need "
-            f"up to {needed / 2**30:.2f} GiB there to hand over their batches. Give the container "
-            "more (docker run --shm-size), or lower config.data.num_workers or "
+            f"{workers.SHARED_MEMORY} has {free / 2**30:.2f} GiB free; {options.num_workers} "
+            f"workers need up to {needed / 2**30:.2f} GiB there to hand over their batches. Give "
+            "the container more (docker run --shm-size), or lower config.data.num_workers or "
             "config.data.prefetch."
         )
 

@@ -1,6 +1,7 @@
 """The training input on a small made-up data set, and the clips of the package."""
 
 import hashlib
+import itertools
 import json
 import pickle
 import shutil
@@ -128,6 +129,28 @@ def test_shards_divide_the_samples(root):
         np.testing.assert_array_equal(part["gt"], whole["gt"][shard::2])
 
 
+@pytest.mark.parametrize(("workers", "shards"), [(0, 1), (2, 1), (3, 1), (0, 2)])
+def test_any_number_of_workers_and_shards_goes_on_from_a_batch(root, workers, shards):
+    config = {**SMALL, "root": root}
+    straight = itertools.islice(iter(train(config, seed=3, batch_size=2)), 3, 5)
+    changed = {**config, "num_workers": workers}
+    parts = [
+        iter(
+            train(
+                changed, seed=3, batch_size=2 // shards, start=3, shard_index=i, shard_count=shards
+            )
+        )
+        for i in range(shards)
+    ]
+    for expected in straight:
+        found = [next(part) for part in parts]
+        for key in ("lq", "gt"):
+            whole = np.empty_like(expected[key])
+            for i, part in enumerate(found):
+                whole[i::shards] = part[key]
+            np.testing.assert_array_equal(whole, expected[key])
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_restored_iterator_continues_exactly(root, workers):
     config = {**SMALL, "root": root, "num_workers": workers}
@@ -159,7 +182,7 @@ def test_workers_need_room_in_shared_memory(root, monkeypatch, tmp_path):
     """Two workers hold three batches each, of two samples of 3 frames of 32x32 with 8x8 LR."""
     config = {**SMALL, "root": root, "num_workers": 2, "prefetch": 4}
     needed = 2 * 3 * 2 * 3 * 3 * (32 * 32 + 8 * 8) * 4
-    monkeypatch.setattr(pipeline, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(pipeline.workers, "SHARED_MEMORY", tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
     train(config, seed=0, batch_size=2)
