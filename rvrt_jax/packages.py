@@ -4,6 +4,7 @@ Wheels, npm tarballs and Debian packages are read in pure Python; pip, npm and a
 from the registries that they are set up for.
 """
 
+import gzip
 import io
 import lzma
 import os
@@ -25,13 +26,19 @@ AR_HEADER = 60
 COMMANDS = {
     "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q"]
     + ["--disable-pip-version-check", "--retries=2"],
+    # A source archive, whose setup.py pip runs: only once it has the hash that the file says.
+    "pip-hashed": [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-q"]
+    + ["--disable-pip-version-check", "--retries=2", "-r"],
     "npm": ["npm", "pack", "--silent"],
     "apt": ["apt-get", "download", "-q"],
 }
 
 
 def download(index: str, requirement: str, folder: Path) -> str:
-    """Downloads one package; it appears in `folder` only when whole. Returns why not, or ""."""
+    """Downloads one package; it appears in `folder` only when whole. Returns why not, or "".
+
+    requirement: the package as the index calls it; for "pip-hashed" a file with one line of pip.
+    """
     command = [*COMMANDS[index], requirement]
     if shutil.which(command[0]) is None:
         return f"{command[0]} is not installed"
@@ -47,18 +54,21 @@ def download(index: str, requirement: str, folder: Path) -> str:
 
 
 def members(path: Path) -> list[str]:
-    """Returns the names of the files in a wheel; raises UserError for a broken one."""
+    """Returns the names of the files in a wheel or a .tar.gz; raises UserError for a broken one."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except zipfile.BadZipFile as error:
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as archive:
+                return archive.namelist()
+        with tarfile.open(path, mode="r:gz") as archive:
+            return [entry.name for entry in archive if entry.isfile()]
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is broken ({error}). Delete it and fetch it again.") from error
 
 
 def read_members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (member, bytes) for each wanted member that the package holds.
 
-    path: a .whl, .tgz or .deb. Members are named without a leading "./".
+    path: a .whl, .tgz, .tar.gz or .deb. Members are named without a leading "./".
     Raises UserError for another kind of file or a broken one.
     """
     wanted = set(wanted)
@@ -69,10 +79,10 @@ def read_members(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
                     yield name, archive.read(name)
         elif path.suffix == ".deb":
             yield from _from_tar(_data_of_deb(path), wanted)
-        elif path.suffix == ".tgz":
+        elif path.name.endswith((".tgz", ".tar.gz")):
             yield from _from_tar(io.BytesIO(path.read_bytes()), wanted)
         else:
-            raise UserError(f"{path.name} is no package; expected a .whl, .tgz or .deb file.")
+            raise UserError(f"{path.name} is no package; expected .whl, .tgz, .tar.gz or .deb.")
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
         raise UserError(f"{path} is broken ({error}). Delete it and fetch it again.") from error
 

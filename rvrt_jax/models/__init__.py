@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models import basicvsr, edvr, rvrt
+from rvrt_jax.models import basicvsr, edvr, ffdnet, rvrt
 from rvrt_jax.models.contract import Network
 
 MODELS: dict[str, type[Network]] = {
@@ -14,10 +14,11 @@ MODELS: dict[str, type[Network]] = {
     "basicvsr": basicvsr.BasicVSR,
     "edvr": edvr.EDVR,
     "predeblur": edvr.PreDeblurNet,
+    "ffdnet": ffdnet.FFDNet,
 }
-# The published sizes. BasicVSR has but one, its defaults.
+# The published sizes. BasicVSR and FFDNet for colour have but one, their defaults.
 VARIANTS = {name: ("rvrt", fields) for name, fields in rvrt.VARIANTS.items()}
-VARIANTS["basicvsr"] = ("basicvsr", {})
+VARIANTS |= {"basicvsr": ("basicvsr", {}), "ffdnet": ("ffdnet", {})}
 VARIANTS |= {name: ("edvr", fields) for name, fields in edvr.VARIANTS.items()}
 
 _IGNORED = ("img_size",)  # published configs carry it; the networks take any size

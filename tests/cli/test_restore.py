@@ -91,6 +91,8 @@ def test_the_help_lists_all_models_of_the_catalogue():
     assert MODELS.keys() == {*catalogue.WEIGHTS, *catalogue.packaged()} - {
         "spynet",
         "spynet_sintel",
+        "lpips_alex",
+        "lpips_vgg",
     }
     assert all(name in result.output for name in MODELS)
     overview = CliRunner().invoke(rvrt, ["--help"]).output

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from helpers import goldens
 
+from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation.lpips import lpips
+from rvrt_jax.weights import catalogue, mapping
 from rvrt_jax.weights import lpips as weights
-from rvrt_jax.weights import mapping
 
 NETS = ["alex", "vgg"]
 
@@ -38,6 +39,17 @@ def test_made_up_weights_give_the_published_numbers(net, i):
     expected = goldens.load("lpips/lpips")[f"{name}/made_up"][i]
     # float32 here, float64 there; the numbers lie between 5e-4 and 3e-2.
     np.testing.assert_allclose(lpips(params, *pair(i), net=name), expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_trained_weights_give_the_published_numbers(name):
+    try:
+        path, _ = catalogue.find(f"lpips_{name}")
+    except UserError as error:
+        pytest.skip(str(error))
+    params = weights.load(name, str(path))
+    found = [lpips(params, *pair(i), net=name) for i in range(4)]
+    np.testing.assert_allclose(found, goldens.load("lpips/lpips")[f"{name}/trained"], atol=2e-6)
 
 
 def test_equal_images_are_at_distance_0_and_the_order_does_not_matter(net):

