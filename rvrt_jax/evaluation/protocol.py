@@ -6,7 +6,7 @@ where clips differ in length, means over all frames too. `test_sets` says how a 
 Two things cannot be as published. The noise of Set8 and DAVIS came from PyTorch's generator: ours
 has the same distribution, drawn from seed 0 for each clip; `noise` gives the original one, at about
 0.01 dB. The deblurring papers took SSIM from MATLAB, about 0.01 above this one (PSNR agrees).
-LPIPS is left out: its weights come with no package.
+LPIPS (`lpips`) is not a column of the tables yet.
 """
 
 import dataclasses
