@@ -157,6 +157,20 @@ def stop_frozen_gradients(params: Any, groups: Sequence[Group], frozen: Collecti
     )
 
 
+def norms_apart(gradient: Any, groups: Sequence[Group]) -> dict[str, jax.Array]:
+    """Returns the norms of a gradient's flow network and of the rest; nothing without the former.
+
+    A flow network that takes most of the gradient, or none, does not show in the norm of all.
+    """
+    labels = jax.tree.leaves(_label(_complete(groups), gradient))
+    parts: dict[str, list[jax.Array]] = {"flow": [], "rest": []}
+    for leaf, name in zip(jax.tree.leaves(gradient), labels, strict=True):
+        parts["flow" if name == "flow" else "rest"].append(leaf)
+    if not parts["flow"]:
+        return {}
+    return {f"grad_norm_{name}": optax.tree.norm(leaves) for name, leaves in parts.items()}
+
+
 def _complete(groups: Sequence[Group]) -> tuple[Group, ...]:
     return tuple(groups) if any(group.key == "" for group in groups) else (*groups, REST)
 

@@ -42,6 +42,8 @@ class Settings:
     dcn_lr_multiplier: float = 1.0  # of EDVR's deformable convolutions and their offsets
     loss_eps: float = 1e-9  # added to the squares of the Charbonnier loss
     loss_reduction: str = "mean"  # of the loss over a clip: mean or sum
+    # Of the loss of frequencies beside that of pixels, 0: none, as published; 0.02 is VSRM's.
+    frequency_weight: float = 0.0
     clip_norm: float = 0.0  # limit of the gradient's norm; 0: none
     ema_decay: float = 0.0  # of the running average of the weights; 0: none is kept
     max_skipped: int = 10  # non-finite steps in a row that end the run
@@ -82,7 +84,7 @@ class Settings:
     def _check_ranges(self) -> None:
         for keys, least in (
             ((*_POSITIVE, "max_skipped"), 1),
-            (("seed", "warmup_steps", "clip_norm", "ema_decay"), 0),
+            (("seed", "warmup_steps", "clip_norm", "ema_decay", "frequency_weight"), 0),
             (("flow_freeze_steps", "flow_lr_multiplier"), 0),
             (("tsa_only_steps", "dcn_lr_multiplier"), 0),
         ):

@@ -1,4 +1,4 @@
-"""The loss and one optimizer step."""
+"""One optimizer step."""
 
 import functools
 from collections.abc import Callable, Collection, Sequence
@@ -12,28 +12,14 @@ from einops import rearrange
 from rvrt_jax import parallel
 from rvrt_jax.models.contract import Network
 from rvrt_jax.models.layers import mean_and_max_length
-from rvrt_jax.training import optim
+from rvrt_jax.training import losses, optim
+from rvrt_jax.training.losses import Loss
 from rvrt_jax.training.optim import Group, Schedule
 from rvrt_jax.training.settings import Settings
 from rvrt_jax.training.state import Params, TrainState
 
 Values = dict[str, jax.Array]  # scalars by name
 Apply = Callable[[Params, jax.Array], tuple[jax.Array, Values]]
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-def charbonnier(
-    prediction: jax.Array, target: jax.Array, *, eps: float = 1e-9, reduction: str = "mean"
-) -> jax.Array:
-    """Returns the mean of sqrt(d^2 + eps), or its sum over a clip, in float32.
-
-    prediction, target: [b, ...]. The sum is averaged over the b clips, so that it does not depend
-    on how many of them a device has at a time. EDVR's authors also added up the four of a worker:
-    a constant factor, which does not change Adam's steps.
-    """
-    difference = prediction.astype(jnp.float32) - target.astype(jnp.float32)
-    distances = jnp.sqrt(difference**2 + eps)
-    return jnp.mean(distances) if reduction == "mean" else jnp.sum(distances) / distances.shape[0]
 
 
 def programs(
@@ -52,7 +38,7 @@ def programs(
     def select(gt: jax.Array) -> jax.Array:
         return gt if model.window is None else gt[:, model.centre : model.centre + 1]
 
-    loss = functools.partial(charbonnier, eps=settings.loss_eps, reduction=settings.loss_reduction)
+    loss = losses.chosen(settings)
 
     @functools.cache
     def compiled(frozen: frozenset[str]) -> Callable[..., Any]:
@@ -80,7 +66,7 @@ def make(
     *,
     groups: Sequence[Group],
     frozen: Collection[str] = (),
-    loss: Loss = charbonnier,
+    loss: Loss = losses.charbonnier,
     select: Callable[[jax.Array], jax.Array] = lambda gt: gt,
     ema_decay: float = 0.0,
     accumulate: int = 1,
@@ -94,8 +80,9 @@ def make(
     `groups` whose names are `frozen`. loss(prediction, target): of a part, averaged over parts and
     devices. select(gt): what the network predicts of the ground truth. A step whose loss or
     gradient is not finite changes nothing but the counters. Metrics are scalars: loss, mse
-    (prediction clipped to [0, 1]), grad_norm (before clipping), lr, skipped, skipped_in_row, and
-    what `apply` reports: averaged over the batch, or its maximum where the name ends in "_max".
+    (prediction clipped to [0, 1]), grad_norm (before clipping), grad_norm_flow and grad_norm_rest
+    where there is a flow network, lr, skipped, skipped_in_row, and what `apply` reports: averaged
+    over the batch, or its maximum where the name ends in "_max".
     """
 
     def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, Values]:
@@ -116,10 +103,17 @@ def make(
             parts = jax.tree.map(
                 lambda x: rearrange(x, "(a b) ... -> a b ...", a=accumulate), batch
             )
-            results = jax.lax.map(lambda part: differentiate(params, part), parts)
-            (loss, means), gradient = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
-            (_, each), _ = results
-            values = {k: jnp.max(each[k]) if _is_max(k) else means[k] for k in means}
+
+            def add(total: Params, part: dict[str, jax.Array]) -> tuple[Params, Any]:
+                results, gradient = differentiate(params, part)
+                return jax.tree.map(jnp.add, total, gradient), results
+
+            # The sum is carried along: memory holds one gradient, however many parts there are.
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            total, (losses, each) = jax.lax.scan(add, zeros, parts)
+            gradient = jax.tree.map(lambda x: x / accumulate, total)
+            loss = jnp.mean(losses)
+            values = {k: (jnp.max if _is_max(k) else jnp.mean)(x) for k, x in each.items()}
         loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
         over = {k: jax.lax.pmax if _is_max(k) else jax.lax.pmean for k in values}
         return loss, {k: over[k](v, axis_name) for k, v in values.items()}, gradient
@@ -154,6 +148,7 @@ def make(
         metrics = values | {
             "loss": value,
             "grad_norm": grad_norm,
+            **optim.norms_apart(gradient, groups),
             "lr": lr,
             "skipped": state.skipped,
             "skipped_in_row": state.skipped_in_row,

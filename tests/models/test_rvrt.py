@@ -18,7 +18,7 @@ from rvrt_jax.models import VARIANTS, build, rvrt
 from rvrt_jax.models.layers import from_clips
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.models.swin import Rstb, WindowAttention
-from rvrt_jax.training.step import charbonnier
+from rvrt_jax.training.losses import charbonnier
 from rvrt_jax.weights import families, mapping
 
 # Against float64: rounding through the whole network stays below 4e-6, while a LayerNorm eps of

@@ -52,7 +52,7 @@ def test_the_log_says_what_happened(straight):
         [line["lr"] for line in steps], [rate(i) for i in range(STEPS)], rtol=1e-5
     )
     expected = {"step", "loss", "psnr", "grad_norm", "lr", "skipped", "steps_per_second"}
-    expected |= {"flow_mean", "flow_max", "input_wait"}
+    expected |= {"flow_mean", "flow_max", "input_wait", "grad_norm_flow", "grad_norm_rest"}
     assert set(steps[0]) == expected
     assert [line["step"] for line in lines if "validation" in line] == [6, 12]
     assert len(list((straight / "tensorboard").iterdir())) == 1

@@ -47,6 +47,7 @@ def groups(name):
         ("rvrt", {"lr_period": [1]}, "no option lr_period; there are .*'lr_periods'"),
         ("rvrt", {"loss_reduction": "max"}, "loss_reduction='max'; it must be one of"),
         ("rvrt", {"flow_freeze_steps": -1}, "flow_freeze_steps=-1; it must be at least 0"),
+        ("edvr", {"frequency_weight": -0.1}, "frequency_weight=-0.1; it must be at least 0"),
         ("edvr", {"tsa_only_steps": 5}, "must be trained ones"),
     ],
 )
