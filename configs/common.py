@@ -122,6 +122,35 @@ def small(network: ConfigDict, data: ConfigDict, **settings: Any) -> ConfigDict:
     return recipe(network, data, **defaults | settings)
 
 
+def small_rvrt(*, width: int = 48, window: int = 4, heads: int = 4, **fields: Any) -> ConfigDict:
+    """Returns a small RVRT, ours: half the blocks, and windows of a quarter of the area."""
+    defaults = {
+        "embed_dims": (width,) * 3,
+        "window_size": (2, window, window),
+        "num_blocks": (1, 1, 1),
+        "depths": (2, 2, 2),
+        "num_heads": (heads,) * 3,
+        "deformable_groups": width // 12,
+        "attention_heads": width // 12,
+        "num_feat": 2 * width // 3,
+        "offset_feat": 2 * width // 3,
+    }
+    return model("rvrt", **defaults | fields)
+
+
+def held_out(**options: Any) -> ConfigDict:
+    """Returns the input options of small networks that are chosen on held-out training clips."""
+    defaults = {
+        "root": "data/real",
+        "validation_dataset": "real",
+        "validation_root": "data/real",
+        "validation_names": ("carphone", "gym_single_4"),
+        "validation_frames": 8,
+        "validation_size": 128,
+    }
+    return data(**(defaults | options))
+
+
 def reds_pairs(folder: str, *, scale: int, **options: Any) -> ConfigDict:
     """Returns the input options for REDS' clips and those of a folder, REDS4's left out."""
     return as_published(

@@ -35,6 +35,10 @@ class CameraPath:
         """The same path, as seen on a layer that is nearer by `factor`."""
         return replace(self, shift=factor * self.shift)
 
+    def at(self, moments: np.ndarray) -> "Path":
+        """The path at some of its moments."""
+        return Path(self.shift[moments], self.angle[moments], self.zoom[moments])
+
     def matrices(self, size: int) -> np.ndarray:
         """View-to-source maps [t, 2, 3] of a size x size view, its centre path round the origin."""
         cos, sin = self.zoom * np.cos(self.angle), self.zoom * np.sin(self.angle)
@@ -45,15 +49,23 @@ class CameraPath:
 
 
 def random_path(
-    rng: np.random.Generator, num_frames: int, *, max_speed: float, max_zoom: float
+    rng: np.random.Generator,
+    num_frames: int,
+    *,
+    max_speed: float,
+    max_zoom: float,
+    substeps: int = 1,
+    slowest: float = 0.01,
 ) -> CameraPath:
     """Draws a smooth path: a pan with some acceleration, a slow shake, a turn and a zoom.
 
-    max_speed: of the pan, in view pixels a frame; speeds are log-uniform, a hundredth of it at
-    least. max_zoom: the zoom is log-uniform between 1 and this.
+    max_speed: of the pan, in view pixels a frame; speeds are log-uniform, `slowest` of it at
+    least. max_zoom: the zoom is log-uniform between 1 and this. substeps: moments of each frame,
+    num_frames * substeps in all, the frame itself in their middle.
     """
-    time = np.arange(num_frames) - (num_frames - 1) / 2
-    speed = max_speed * 10 ** rng.uniform(-2, 0)
+    moments = num_frames * substeps
+    time = (np.arange(moments) - (moments - 1) / 2) / substeps
+    speed = max_speed * 10 ** rng.uniform(np.log10(slowest), 0)
     heading = rng.uniform(0, 2 * np.pi)
     velocity = speed * np.array([np.cos(heading), np.sin(heading)])
     acceleration = speed * rng.normal(0, 0.05, 2)

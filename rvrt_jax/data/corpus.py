@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rvrt_jax.data import camera, clips, plain, published, records
 from rvrt_jax.data.clips import SourceClip
-from rvrt_jax.data.options import GIVEN, DataOptions
+from rvrt_jax.data.options import GIVEN, MOTION_BLUR, DataOptions
 from rvrt_jax.errors import UserError
 
 _SHOWN = 10  # names in a message
@@ -36,8 +36,9 @@ def load(options: DataOptions) -> tuple[list[Pair], list[SourceClip]]:
                 "the dataset 'real'. Set it to 0."
             )
         pairs = find(options.dataset, options.root, options.lq_root, split="train", options=options)
-    pairs = [pair for pair in pairs if pair.gt.name not in options.exclude]
-    photos = [photo for photo in photos if photo.name not in options.exclude]
+    left_out = {*options.exclude, *options.validation_names}
+    pairs = [pair for pair in pairs if pair.gt.name not in left_out]
+    photos = [photo for photo in photos if photo.name not in left_out]
     if options.photo_fraction < 1:
         check(pairs, options, where=options.root)
     if options.photo_fraction > 0:
@@ -52,6 +53,8 @@ def load(options: DataOptions) -> tuple[list[Pair], list[SourceClip]]:
 def find(dataset: str, root: str, lq_root: str, *, split: str, options: DataOptions) -> list[Pair]:
     """Returns the clips of a published set or of plain folders, with LQ where it is given."""
     given = options.degradation == GIVEN
+    if dataset == "real":
+        return _held_out(root, options.validation_names)
     if dataset == "own":
         gt = plain.find(root)
         return _paired(gt, plain.find(lq_root), root, lq_root) if given else [Pair(x) for x in gt]
@@ -64,12 +67,26 @@ def find(dataset: str, root: str, lq_root: str, *, split: str, options: DataOpti
     return [Pair(*pair) for pair in records.load(root, dataset, split, lq=given)]
 
 
+def _held_out(root: str, names: Sequence[str]) -> list[Pair]:
+    """Returns the prepared clips of these names, in their order."""
+    known = {clip.name: clip for clip in clips.load_prepared(root)[0]}
+    if missing := [name for name in names if name not in known]:
+        raise UserError(
+            f"data.validation_names has {_names(missing)}; the clips in {root} are "
+            f"{_names(sorted(known))}."
+        )
+    return [Pair(known[name]) for name in names]
+
+
 def check(pairs: Sequence[Pair], options: DataOptions, *, where: str) -> None:
     """Raises UserError naming the clips that do not fit the options."""
-    short = [pair.gt.name for pair in pairs if pair.gt.frames < options.num_frames]
+    exposure = options.blur_frames - 1 if options.degradation == MOTION_BLUR else 0
+    needed = options.num_frames + exposure
+    short = [pair.gt.name for pair in pairs if pair.gt.frames < needed]
     if short:
         raise UserError(
             f"{_names(short)} in {where} have fewer than num_frames = {options.num_frames} "
+            f"{f'and blur_frames - 1 = {exposure} ' if exposure else ''}"
             "frames. Lower num_frames or put the names into exclude."
         )
     smallest = options.gt_size + options.scale - 1

@@ -8,7 +8,7 @@ from rvrt_jax.data.degrade import DEGRADATIONS
 from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import UserError
 
-NOISE, GIVEN = "noise", "given"
+NOISE, GIVEN, MOTION_BLUR = "noise", "given", "motion_blur"
 # Of training data: what rvrt_jax.data.prepare fetches, plain folders of images and video files, and
 # the published sets that it prepares. Of validation data also the last two.
 KINDS = ("real", "own", *DATASETS)
@@ -26,11 +26,17 @@ class DataOptions:
     num_frames: int = 6  # of a sample
     gt_size: int = 128  # height and width of a sample's GT
     scale: int = 4  # GT size over LQ size
-    # How LQ comes about: "bicubic", "blur_down" (scale 4), "noise" (scale 1), or "given".
+    # How LQ comes about: "bicubic", "blur_down" (scale 4), "noise" or "motion_blur" (scale 1), or
+    # "given".
     degradation: str = "bicubic"
     # "noise": range of the level in 8-bit steps; each sample has one, and sigma / 255 is handed to
     # the network as a fourth channel.
     sigma: tuple[float, float] = (0.0, 50.0)
+    # "motion_blur", which averages linear light: moments that an exposure of the virtual camera has,
+    # and the most neighbouring frames of a video as filmed. Both are odd. With blur_frames = 1 the
+    # camera sees a single frame of such a video instead.
+    blur_steps: int = 17
+    blur_frames: int = 5
     mirror: bool = False  # appends the sample in reverse, after augmentation: twice the frames
     photo_fraction: float = 0.5  # of samples that are made from photos
     camera_fraction: float = 0.5  # of video samples that a virtual camera sees
@@ -46,6 +52,7 @@ class DataOptions:
     validation_root: str = "data"
     validation_lq_root: str = ""
     validation_clips: int = 0  # how many, evenly chosen; 0: all
+    validation_names: tuple[str, ...] = ()  # of the dataset "real"; they are not trained on
     validation_frames: int = 0  # the first so many of each clip; 0: all
     validation_size: int = 0  # a square of so many GT pixels from the middle; 0: whole frames
     validation_sigma: float = 30.0  # "noise": the level there
@@ -61,7 +68,8 @@ class DataOptions:
         unknown = sorted(set(config) - known)
         if unknown:
             raise UserError(f"data has no option {unknown}. There are {sorted(known)}.")
-        tuples = {key: tuple(config[key]) for key in ("exclude", "sigma") if key in config}
+        keys = ("exclude", "sigma", "validation_names")
+        tuples = {key: tuple(config[key]) for key in keys if key in config}
         options = cls(**{**config, **tuples})
         options._check_names()
         options._check_sizes()
@@ -87,8 +95,8 @@ class DataOptions:
     def _check_names(self) -> None:
         for key, known in (
             ("dataset", KINDS),
-            ("validation_dataset", (*KINDS[1:], BUNDLED, NONE)),
-            ("degradation", (*DEGRADATIONS, NOISE, GIVEN)),
+            ("validation_dataset", (*KINDS, BUNDLED, NONE)),
+            ("degradation", (*DEGRADATIONS, NOISE, MOTION_BLUR, GIVEN)),
         ):
             if getattr(self, key) not in known:
                 raise UserError(f"data.{key} is {getattr(self, key)!r}; there are {list(known)}.")
@@ -110,11 +118,24 @@ class DataOptions:
                 )
 
     def _check_degradation(self) -> None:
-        fitting = {NOISE: self.scale == 1, "blur_down": self.scale == 4, "bicubic": self.scale > 1}
+        fitting = {NOISE: self.scale == 1, MOTION_BLUR: self.scale == 1}
+        fitting |= {"blur_down": self.scale == 4, "bicubic": self.scale > 1}
         if not fitting.get(self.degradation, True):
             raise UserError(
                 f"data.degradation is {self.degradation!r}, which does not go with data.scale "
                 f"{self.scale}."
+            )
+        for key in ("blur_steps", "blur_frames"):
+            if getattr(self, key) < 1 or getattr(self, key) % 2 == 0:
+                raise UserError(
+                    f"data.{key} is {getattr(self, key)}; it must be odd, so that the sharp frame "
+                    "is the middle of the exposure."
+                )
+        if (self.validation_dataset == "real") != bool(self.validation_names):
+            raise UserError(
+                f"data.validation_dataset is {self.validation_dataset!r} and data.validation_names "
+                f"{self.validation_names}: name the clips to hold out of training where, and only "
+                "where, the dataset is 'real'."
             )
         if len(self.sigma) != 2 or not 0 <= self.sigma[0] <= self.sigma[1]:
             raise UserError(f"data.sigma is {self.sigma}; give (lowest, highest), 0 or more.")

@@ -6,10 +6,10 @@ from typing import Any
 import grain
 import numpy as np
 
-from rvrt_jax.data import clips, corpus, workers
+from rvrt_jax.data import blur, clips, corpus, workers
 from rvrt_jax.data.corpus import Pair
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
-from rvrt_jax.data.options import BUNDLED, GIVEN, NOISE, NONE, DataOptions
+from rvrt_jax.data.options import BUNDLED, GIVEN, MOTION_BLUR, NOISE, NONE, DataOptions
 from rvrt_jax.data.sampler import Sampler, mirrored, noisy, to_float
 from rvrt_jax.errors import UserError
 
@@ -130,7 +130,10 @@ def _finished(
     """Degrades, crops and mirrors a validation clip."""
     count, scale = options.validation_frames or len(gt), options.scale
     gt = mod_crop(gt[:count], scale)
-    if lq is None:
+    if options.degradation == MOTION_BLUR:
+        # The same shake at every validation.
+        lq, gt = blur.shaken(gt, np.random.default_rng(index), steps=options.blur_steps)
+    elif lq is None:
         made = DEGRADATIONS.get(options.degradation)
         lq = gt if made is None else made(gt, scale)
     gt, lq = _centre(gt, lq, options)

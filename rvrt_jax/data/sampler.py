@@ -8,10 +8,10 @@ camera with, sometimes, a second layer before it. LR frames that are made on the
 import grain
 import numpy as np
 
-from rvrt_jax.data import camera, corpus, degrade
+from rvrt_jax.data import blur, camera, corpus, degrade
 from rvrt_jax.data.augment import augment
 from rvrt_jax.data.clips import SourceClip
-from rvrt_jax.data.options import NOISE, DataOptions
+from rvrt_jax.data.options import MOTION_BLUR, NOISE, DataOptions
 
 
 class Sampler(grain.transforms.Map):
@@ -46,6 +46,8 @@ class Sampler(grain.transforms.Map):
     def _video(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draws a clip and num_frames of it, evenly spaced; returns crops of them."""
         pair = self.videos[_draw(self._video_weights, rng)]
+        if self.options.degradation == MOTION_BLUR:
+            return self._filmed_blurred(pair.gt, rng)
         start, stop, step = self._times(pair.gt, rng)
         frames = degrade.mod_crop(pair.gt.read(start, stop, step), self.options.scale)
         if pair.lq is not None:
@@ -56,11 +58,33 @@ class Sampler(grain.transforms.Map):
             return self._degraded(self._layer(frames, self._path(rng), rng))
         return self._as_filmed(frames, rng)
 
-    def _times(self, clip: SourceClip, rng: np.random.Generator) -> tuple[int, int, int]:
-        count = self.options.num_frames
-        longest = max(1, min(clip.max_step, (clip.frames - 1) // max(1, count - 1)))
+    def _filmed_blurred(
+        self, clip: SourceClip, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws exposures of neighbouring frames, or a virtual camera's of one of the frames.
+
+        The camera gives every blur, without steps; only a video moves as things do.
+        """
+        options, moments = self.options, 1
+        still = options.blur_frames == 1 or rng.random() < options.camera_fraction
+        if not still:
+            moments = 2 * int(rng.integers(1, options.blur_frames // 2 + 1)) + 1
+        start, stop, step = self._times(clip, rng, moments=moments)
+        room = min(clip.height, clip.width) >= self._view_size() + 2 * camera.BORDER
+        if still and room:
+            frame = np.asarray(clip.read(start, start + 1))
+            return self._degraded(self._layer(frame, self._path(rng), rng))
+        frames = clip.read(start, stop)
+        return self._as_filmed(frames[blur.exposures(options.num_frames, step, moments)], rng)
+
+    def _times(
+        self, clip: SourceClip, rng: np.random.Generator, *, moments: int = 1
+    ) -> tuple[int, int, int]:
+        """Draws (start, stop, step) of num_frames exposures of `moments` frames."""
+        count, rest = self.options.num_frames, clip.frames - moments
+        longest = max(1, min(clip.max_step, rest // max(1, count - 1)))
         step = int(rng.integers(1, longest + 1))
-        span = (count - 1) * step + 1
+        span = (count - 1) * step + moments
         start = int(rng.integers(0, clip.frames - span + 1))
         return start, start + span, step
 
@@ -109,9 +133,22 @@ class Sampler(grain.transforms.Map):
     def _path(self, rng: np.random.Generator) -> camera.CameraPath:
         options = self.options
         speed = options.max_speed * options.scale
-        return camera.random_path(
-            rng, options.num_frames, max_speed=speed, max_zoom=options.max_zoom
+        if options.degradation != MOTION_BLUR:
+            return camera.random_path(
+                rng, options.num_frames, max_speed=speed, max_zoom=options.max_zoom
+            )
+        steps = options.blur_steps
+        path = camera.random_path(
+            rng,
+            options.num_frames,
+            max_speed=speed,
+            max_zoom=options.max_zoom,
+            substeps=steps,
+            slowest=0.1,  # what hardly moves is not blurred and teaches nothing
         )
+        moments = blur.shutter(rng, steps)
+        closed = (steps - moments) // 2
+        return path.at(closed + blur.exposures(options.num_frames, steps, moments))
 
     def _layer(
         self,
@@ -145,6 +182,9 @@ class Sampler(grain.transforms.Map):
         gt = around[:, top : top + size, left : left + size]
         if options.degradation == NOISE:
             return gt, gt
+        if options.degradation == MOTION_BLUR:
+            moments = len(gt) // options.num_frames
+            return blur.expose(gt, moments), gt[moments // 2 :: moments]
         small = degrade.DEGRADATIONS[options.degradation](around, scale)
         y, x, n = top // scale, left // scale, size // scale
         return small[:, y : y + n, x : x + n], gt

@@ -28,6 +28,7 @@ class Settings:
     seed: int = 0  # of new parameters and of the samples
     init_from: str | None = None  # weights to start from: a file, a run's folder or a known name
     init_partial: bool = False  # takes what fits of init_from instead of insisting on all
+    zero_output: bool = False  # RVRT starts with no correction of its input at all
     batch_size: int = 8  # clips over all devices and hosts
     accumulate: int = 1  # parts in which a device takes its share of the batch
     steps: int = 600_000

