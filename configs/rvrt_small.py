@@ -23,7 +23,7 @@ def get_config(machine: str = "cpu") -> ConfigDict:
         raise UserError(f"the machine is {machine!r}; give cpu or gpu: rvrt_small.py:gpu.")
     if machine == "gpu":
         return _gpu()
-    steps = 3_000
+    steps = 2_800
     return common.small(
         common.small_rvrt(),
         common.held_out(num_frames=6, gt_size=128, scale=4),
@@ -36,7 +36,15 @@ def get_config(machine: str = "cpu") -> ConfigDict:
 
 def _gpu() -> ConfigDict:
     return common.small(
-        common.small_rvrt(width=96, window=8, heads=6, num_blocks=(1, 2, 1), remat=True),
+        common.small_rvrt(
+            width=96,
+            window=8,
+            heads=6,
+            num_blocks=(1, 2, 1),
+            deformable_groups=8,
+            attention_heads=8,
+            remat=True,
+        ),
         common.held_out(num_frames=14, gt_size=192, scale=4, num_workers=8),
         batch_size=8,
         steps=60_000,

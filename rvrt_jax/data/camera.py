@@ -35,9 +35,9 @@ class CameraPath:
         """The same path, as seen on a layer that is nearer by `factor`."""
         return replace(self, shift=factor * self.shift)
 
-    def at(self, moments: np.ndarray) -> "Path":
+    def at(self, moments: np.ndarray) -> "CameraPath":
         """The path at some of its moments."""
-        return Path(self.shift[moments], self.angle[moments], self.zoom[moments])
+        return CameraPath(self.shift[moments], self.angle[moments], self.zoom[moments])
 
     def matrices(self, size: int) -> np.ndarray:
         """View-to-source maps [t, 2, 3] of a size x size view, its centre path round the origin."""
