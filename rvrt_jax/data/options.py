@@ -32,9 +32,9 @@ class DataOptions:
     # "noise": range of the level in 8-bit steps; each sample has one, and sigma / 255 is handed to
     # the network as a fourth channel.
     sigma: tuple[float, float] = (0.0, 50.0)
-    # "motion_blur", which averages linear light: how many moments the virtual camera exposes, and how
-    # many neighbouring frames of a video at most. Both are odd. With blur_frames = 1 the camera sees
-    # a single frame of such a video instead.
+    # "motion_blur" averages linear light: so many moments of the virtual camera, or at most so many
+    # neighbouring frames of a video. Both are odd. With blur_frames = 1 the camera sees a single
+    # frame of such a video instead.
     blur_steps: int = 17
     blur_frames: int = 5
     mirror: bool = False  # appends the sample in reverse, after augmentation: twice the frames
