@@ -11,6 +11,7 @@ import optax
 from flax import struct
 
 from rvrt_jax import parallel
+from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Network, in_channels
 from rvrt_jax.training import optim
 from rvrt_jax.training.settings import Settings
@@ -81,7 +82,12 @@ def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> Tra
 
 
 def without_output(params: Params) -> Params:
-    """Returns RVRT's parameters with a last convolution of zeros: it adds nothing to its input."""
+    """Returns RVRT's parameters with a last convolution of zeros: it adds nothing to its input.
+
+    Raises UserError for another network's.
+    """
+    if "upsampler" not in params:
+        raise UserError("config.zero_output is for RVRT; set it to False for this network.")
     upsampler = params["upsampler"]
     last = jax.tree.map(jnp.zeros_like, upsampler["conv_out"])
     return {**params, "upsampler": {**upsampler, "conv_out": last}}

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from rvrt_jax.data import blur, motion, pipeline
-from rvrt_jax.data.options import Options
+from rvrt_jax.data import blur, camera, pipeline
+from rvrt_jax.data.options import DataOptions
 from rvrt_jax.data.sampler import Sampler
 from rvrt_jax.errors import UserError
 
@@ -72,10 +72,10 @@ def test_a_shaken_clip_is_the_average_of_shifted_ones():
 def test_a_still_camera_blurs_nothing(root, monkeypatch):
     def still(rng, num_frames, *, substeps=1, **_):
         moments = num_frames * substeps
-        return motion.Path(np.zeros((moments, 2)), np.zeros(moments), np.ones(moments))
+        return camera.CameraPath(np.zeros((moments, 2)), np.zeros(moments), np.ones(moments))
 
-    monkeypatch.setattr(motion, "random_path", still)
-    sampler = Sampler(Options.read({**OPTIONS, "root": root, "photo_fraction": 1.0}), seed=0)
+    monkeypatch.setattr(camera, "random_path", still)
+    sampler = Sampler(DataOptions.read({**OPTIONS, "root": root, "photo_fraction": 1.0}), seed=0)
     for index in range(4):
         sample = sampler.map(index)
         np.testing.assert_array_equal(sample["lq"], sample["gt"])
@@ -83,8 +83,8 @@ def test_a_still_camera_blurs_nothing(root, monkeypatch):
 
 def test_a_path_with_moments_passes_through_that_without():
     arguments = {"max_speed": 5.0, "max_zoom": 2.0}
-    coarse = motion.random_path(np.random.default_rng(0), 4, **arguments)
-    fine = motion.random_path(np.random.default_rng(0), 4, **arguments, substeps=5)
+    coarse = camera.random_path(np.random.default_rng(0), 4, **arguments)
+    fine = camera.random_path(np.random.default_rng(0), 4, **arguments, substeps=5)
     middles = fine.at(np.arange(4) * 5 + 2)
     np.testing.assert_allclose(middles.shift, coarse.shift, atol=1e-12)
     np.testing.assert_allclose(middles.angle, coarse.angle, atol=1e-12)
@@ -94,7 +94,7 @@ def test_a_path_with_moments_passes_through_that_without():
 def test_a_film_is_blurred_by_the_average_of_its_neighbouring_frames(root):
     """A crop of a texture that moves by whole pixels: its blur is known from the sharp frames."""
     options = {"photo_fraction": 0.0, "camera_fraction": 0.0, "blur_frames": 3}
-    sampler = Sampler(Options.read({**OPTIONS, **options, "root": root}), seed=0)
+    sampler = Sampler(DataOptions.read({**OPTIONS, **options, "root": root}), seed=0)
     clip = next(pair.gt for pair in sampler.videos if pair.gt.name == "street")
     frames = clip.read(0, clip.frames)
     lq, gt = sampler._filmed_blurred(clip, np.random.default_rng(3))
@@ -112,7 +112,7 @@ def test_a_film_is_blurred_by_the_average_of_its_neighbouring_frames(root):
 
 
 def test_samples_are_blurred_and_depend_on_seed_and_index_alone(root):
-    options = Options.read({**OPTIONS, "root": root})
+    options = DataOptions.read({**OPTIONS, "root": root})
     first, again = Sampler(options, seed=1), Sampler(options, seed=1)
     differences = []
     for index in (5, 0, 3):
@@ -133,7 +133,7 @@ def test_the_shutter_is_open_for_an_odd_number_of_moments_half_to_all():
 def test_held_out_clips_are_validated_on_and_never_drawn(root):
     held = {"validation_dataset": "real", "validation_root": root, "validation_names": ("yard",)}
     config = {**OPTIONS, "root": root, **held}
-    assert [pair.gt.name for pair in Sampler(Options.read(config), 0).videos] == ["street"]
+    assert [pair.gt.name for pair in Sampler(DataOptions.read(config), 0).videos] == ["street"]
     clip, same = (pipeline.validation(config)[0] for _ in range(2))
     assert clip["name"] == "yard"
     assert clip["lq"].shape == clip["gt"].shape == (9, 54, 74, 3)

@@ -11,6 +11,7 @@ from helpers import archives, toy
 
 from rvrt_jax import models
 from rvrt_jax.data.prepare import tfds_builder
+from rvrt_jax.training import checks, state
 from rvrt_jax.training import loop as training
 from rvrt_jax.training.settings import GROUP_OPTIONS
 
@@ -139,8 +140,8 @@ def test_small_recipes_fit_their_networks_and_hold_clips_out(name, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     name, *argument = name.split(":")
     config = importlib.import_module(f"configs.{name}").get_config(*argument)
-    training._check(config)
-    training._check_input(config, training.build_model(config))
+    recipe = training.read(config)
+    checks.check_input(recipe.data, recipe.model)
     assert config.data.validation_dataset == "real"
     assert not {"city_night", "cup_hand", "dog_phone"} & set(config.data.validation_names)
 
@@ -149,8 +150,8 @@ def test_zero_output_starts_as_the_identity(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     config = importlib.import_module("configs.rvrt_deblur_small").get_config()
     config.model.embed_dims = (8, 8, 8)
-    model = training.build_model(config)
-    fresh = training._fresh_state(config, model).params
+    recipe = training.read(config)
+    fresh = state.fresh(recipe.settings, recipe.model, recipe.network).params
     video = np.random.default_rng(0).random((1, 2, 32, 32, 3), np.float32)
-    np.testing.assert_array_equal(model.apply({"params": fresh}, video), video)
+    np.testing.assert_array_equal(recipe.model.apply({"params": fresh}, video), video)
     assert np.any(fresh["upsampler"]["conv_hr"]["kernel"])
