@@ -42,16 +42,16 @@ class Trunk(nn.Module):
         self.conv = Conv(self.num_feat, dtype=self.dtype)
         self.block = [ResidualBlock(self.dtype) for _ in range(self.num_block)]
 
-    def __call__(self, frames: Array, flows: Array) -> Array:
+    def __call__(self, frames: Array, flows: Array, *, constant: int = 0) -> Array:
         """Runs over all frames in the given order.
 
         frames: [t, b, h, w, 3]. flows: [t - 1, b, h, w, 2], from the (m+1)-th frame to the m-th.
-        Returns the states [t, b, h, w, c].
+        constant: as in `layers.scan`. Returns the states [t, b, h, w, c].
         """
         state = jnp.zeros((*frames.shape[1:-1], self.num_feat), self.dtype)
         none = jnp.zeros((1, *frames.shape[1:-1], 2), flows.dtype)  # zeros, wherever they move
         xs = frames, jnp.concatenate([none, flows])
-        return scan(self, Trunk.step, state, xs, remat=self.remat)[1]
+        return scan(self, Trunk.step, state, xs, remat=self.remat, constant=constant)[1]
 
     def step(self, state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         """Moves the state on to the next frame, [b, h, w, 3], along its flow."""
@@ -67,7 +67,7 @@ class BasicVSR(nn.Module):
     """The whole network, exactly as published; see the module's docstring.
 
     Call with video, float [b, t, h, w, 3] RGB in [0, 1], of any size. Returns float32
-    [b, t, 4h, 4w, 3], not clipped.
+    [b, t, 4h, 4w, 3], not clipped. `backward_frames`: as `models.contract` says.
 
     `num_feat`: width; `num_block`: residual blocks of each trunk. `remat`: recompute each frame's
     step in the backward pass instead of keeping its intermediate values, but for what
@@ -116,16 +116,20 @@ class BasicVSR(nn.Module):
         self.conv_hr = conv(self.num_feat)
         self.conv_last = conv(3)
 
-    def __call__(self, video: Array) -> Array:
+    def __call__(self, video: Array, *, backward_frames: int = 0) -> Array:
         if video.shape[-1] != 3:
             raise UserError(f"the video has {video.shape[-1]} channels; BasicVSR takes 3 (RGB).")
         frames = jnp.moveaxis(video.astype(jnp.float32), 1, 0)
-        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self._remat)
+        early = len(frames) - backward_frames if backward_frames else 0
+        to_next, to_previous = neighbour_flows(
+            self.spynet, frames, remat=self._remat, constant=early
+        )
         self.sow("intermediates", "flows_backward", to_next)
-        backward = self.backward(frames[::-1], to_next[::-1])[::-1]
-        forward = self.forward(frames, to_previous)
+        backward = self.backward(frames[::-1], to_next[::-1], constant=-early)[::-1]
+        forward = self.forward(frames, to_previous, constant=early)
         xs = (frames, backward, forward)
-        return jnp.moveaxis(map_scan(self, BasicVSR._upsample, xs, remat=self._remat), 0, 1)
+        large = map_scan(self, BasicVSR._upsample, xs, remat=self._remat, constant=early)
+        return jnp.moveaxis(large, 0, 1)
 
     @property
     def _remat(self) -> Remat:

@@ -88,7 +88,13 @@ class Network(Protocol):
         ...
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        """Runs the network on [b, t, h, w, c], as Linen does."""
+        """Runs the network on [b, t, h, w, c], as Linen does.
+
+        Networks without a window take `backward_frames` in training: with n above 0, all that is
+        computed at frames before the last n is a constant to the gradient: their features and
+        hidden states, the flows between two of them, and their output. Values stay the same. n is
+        a multiple of `time_multiple`.
+        """
         ...
 
 

@@ -131,19 +131,24 @@ def rematerialised(body, remat: Remat):
     return nn.remat(body, prevent_cse=False, policy=policy)
 
 
-def map_scan(module: nn.Module, body, xs, *, remat: Remat = False):
+def map_scan(module: nn.Module, body, xs, *, remat: Remat = False, constant: int = 0):
     """Applies `body(module, x)` along the first axis of `xs`, one entry at a time.
 
     So memory does not grow with the clip. remat: recompute intermediate values in the backward
-    pass instead of keeping them.
+    pass instead of keeping them. constant: as in `scan`.
     """
-    return scan(module, lambda module, _, x: ((), body(module, x)), (), xs, remat=remat)[1]
+
+    def step(module: nn.Module, _, x):
+        return (), body(module, x)
+
+    return scan(module, step, (), xs, remat=remat, constant=constant)[1]
 
 
-def scan(module: nn.Module, body, carry, xs, *, remat: Remat = False):
+def scan(module: nn.Module, body, carry, xs, *, remat: Remat = False, constant: int = 0):
     """`lax.scan` of `body(module, carry, x) -> (carry, y)`, which may use the module's parameters.
 
-    Returns (carry, ys). remat: as in `map_scan`.
+    Returns (carry, ys). remat: as in `map_scan`. constant: what the first so many steps return is
+    constant to the gradient, or the last -constant ones; nothing is kept of them for it.
     """
     loop = nn.scan(
         rematerialised(body, remat),
@@ -152,7 +157,21 @@ def scan(module: nn.Module, body, carry, xs, *, remat: Remat = False):
         # Only making parameters needs the check, which traces the body a second time.
         check_constancy_invariants=module.is_initializing(),
     )
-    return loop(module, carry, xs)
+    if not constant:
+        return loop(module, carry, xs)
+
+    def call(module: nn.Module, carry, xs):
+        return loop(module, *jax.lax.stop_gradient((carry, xs)))
+
+    without_gradient = nn.map_variables(call, "params", jax.lax.stop_gradient)
+    first, second = (
+        jax.tree.map(lambda x, part=part: x[part], xs)
+        for part in (slice(None, constant), slice(constant, None))
+    )
+    calls = (without_gradient, loop) if constant > 0 else (loop, without_gradient)
+    carry, before = calls[0](module, carry, first)
+    carry, after = calls[1](module, carry, second)
+    return carry, jax.tree.map(lambda x, y: jnp.concatenate([x, y]), before, after)
 
 
 def to_clips(x: Array, n: int) -> Array:

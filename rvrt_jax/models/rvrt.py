@@ -52,18 +52,21 @@ class Branch(nn.Module):
     align: nn.Module
     remat: Remat
 
-    def __call__(self, earlier: Array, flows: Array) -> tuple[Array, Array]:
+    def __call__(self, earlier: Array, flows: Array, *, constant: int = 0) -> tuple[Array, Array]:
         """Runs over all clips.
 
         earlier: [k, b, n, h, w, j, c], the features of the shallow extractor and the branches so
-        far. flows: [k - 1, b, i, s, h, w, 2], the guidance of the clips after the first. Returns
-        the hidden states [k, b, n, h, w, c] and the refined flows, shaped as `flows`.
+        far. flows: [k - 1, b, i, s, h, w, 2], the guidance of the clips after the first. constant:
+        as in `layers.scan`. Returns the hidden states [k, b, n, h, w, c] and the refined flows,
+        shaped as `flows`.
         """
         previous = jnp.concatenate([earlier[:1], earlier[:-1]])[..., -1, :]
         flows = jnp.pad(flows, [(1, 0)] + [(0, 0)] * (flows.ndim - 1))
         start = jnp.zeros_like(previous[0])
         xs = jnp.arange(earlier.shape[0]) == 0, earlier, previous, flows
-        _, (hidden, refined, residues) = scan(self, Branch.step, start, xs, remat=self.remat)
+        _, (hidden, refined, residues) = scan(
+            self, Branch.step, start, xs, remat=self.remat, constant=constant
+        )
         self.sow("intermediates", "residue_lengths", residues[1:])
         return hidden, refined[1:]
 
@@ -116,6 +119,7 @@ class RVRT(nn.Module):
     Call with video, float [b, t, h, w, c] in [0, 1]: c = 3 (RGB), or 4 with `nonblind_denoising`,
     the fourth being sigma / 255. t must be a multiple of `clip_size`, and h and w of 4 when
     `upscale` is 1. Returns float32 [b, t, upscale * h, upscale * w, 3], not clipped.
+    `backward_frames`, a multiple of `clip_size`: as `models.contract` says.
 
     `clip_size` N: frames of a clip; 1 is a purely recurrent model, N = t has one clip and no
     alignment. `embed_dims`, `num_blocks`, `depths`, `num_heads`: of extraction, branches and
@@ -235,15 +239,16 @@ class RVRT(nn.Module):
             self.dtype,
         )
 
-    def __call__(self, video: Array) -> Array:
+    def __call__(self, video: Array, *, backward_frames: int = 0) -> Array:
         self._check(video)
         n = self.clip_size
         clips = to_clips(video.astype(jnp.float32), n)
-        features = [self._map(RVRT._shallow, clips)]
+        early = len(clips) - backward_frames // n if backward_frames else 0  # clips
+        features = [self._map(RVRT._shallow, clips, early)]
         flow_frames = video[..., :3].astype(jnp.float32)
         if self.upscale == 1:
             flow_frames = jax.vmap(jax.vmap(bicubic_quarter))(flow_frames)
-        guidance = self._flows(flow_frames)
+        guidance = self._flows(flow_frames, n * early)
         for name in BRANCHES:
             direction = name[:-2]
             backward = direction == "backward"
@@ -252,12 +257,14 @@ class RVRT(nn.Module):
             flows = guidance[direction]
             if name.endswith("_1"):
                 flows = clip_guidance(flows, n)
-            hidden, guidance[direction] = getattr(self, name)(earlier, flows)
+            constant = -early if backward else early
+            hidden, guidance[direction] = getattr(self, name)(earlier, flows, constant=constant)
             self.sow("intermediates", "guidance", {name: guidance[direction]})
             features.append(order(hidden))
         named = dict(zip(("shallow", *BRANCHES), features, strict=True))
         self.sow("intermediates", "features", named)
-        return from_clips(self._map(RVRT._reconstruct, (jnp.concatenate(features, -1), clips)))
+        known = jnp.concatenate(features, -1), clips
+        return from_clips(self._map(RVRT._reconstruct, known, early))
 
     def _check(self, video: Array) -> None:
         _, t, h, w, c = video.shape
@@ -274,8 +281,8 @@ class RVRT(nn.Module):
         if c != in_channels(self):
             raise UserError(f"the video has {c} channels; this model takes {in_channels(self)}.")
 
-    def _map(self, body, xs):
-        return map_scan(self, body, xs, remat=self._remat)
+    def _map(self, body, xs, early: int):
+        return map_scan(self, body, xs, remat=self._remat, constant=early)
 
     @property
     def _remat(self) -> Remat:
@@ -297,14 +304,16 @@ class RVRT(nn.Module):
             frames = jax.vmap(jax.vmap(enlarge))(frames)
         return residual + frames
 
-    def _flows(self, frames: Array) -> dict[str, Array]:
+    def _flows(self, frames: Array, early: int) -> dict[str, Array]:
         """Returns each direction's flows between neighbours, in its order of propagation.
 
-        frames: [b, t, h, w, 3]. Returns [t - 1, b, h, w, 2]: entry m is the flow from the (m+1)-th
-        frame visited to the m-th.
+        frames: [b, t, h, w, 3]. early: so many first frames are constants. Returns [t - 1, b, h, w,
+        2]: entry m is the flow from the (m+1)-th frame visited to the m-th.
         """
         frames = jnp.moveaxis(frames, 1, 0)
-        to_next, to_previous = neighbour_flows(self.spynet, frames, remat=self._remat)
+        to_next, to_previous = neighbour_flows(
+            self.spynet, frames, remat=self._remat, constant=early
+        )
         self.sow("intermediates", "flows_backward", to_next)
         self.sow("intermediates", "flows_forward", to_previous)
         return {"backward": to_next[::-1], "forward": to_previous}

@@ -61,11 +61,13 @@ class SpyNet(nn.Module):
         return flow * jnp.array([[[[w / size[1], h / size[0]]]]], jnp.float32)
 
 
-def neighbour_flows(spynet: SpyNet, frames: Array, *, remat: Remat = False) -> tuple[Array, Array]:
+def neighbour_flows(
+    spynet: SpyNet, frames: Array, *, remat: Remat = False, constant: int = 0
+) -> tuple[Array, Array]:
     """Returns the flows from each frame to the next and back, float32 [t - 1, b, h, w, 2] each.
 
     frames: float32 [t, b, h, w, 3]. One pair of frames at a time, so that memory does not grow
-    with t.
+    with t. constant: flows between two of the first so many frames get no gradient.
     """
     t, b = frames.shape[:2]
     if t == 1:
@@ -78,5 +80,6 @@ def neighbour_flows(spynet: SpyNet, frames: Array, *, remat: Remat = False) -> t
         first, second = x
         return spynet(jnp.concatenate([first, second]), jnp.concatenate([second, first]))
 
-    flows = map_scan(spynet, both_ways, (frames[:-1], frames[1:]), remat=remat)
+    pairs = frames[:-1], frames[1:]
+    flows = map_scan(spynet, both_ways, pairs, remat=remat, constant=max(0, constant - 1))
     return flows[:, :b], flows[:, b:]

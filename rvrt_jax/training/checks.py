@@ -28,3 +28,19 @@ def check_input(options: DataOptions, model: Network) -> None:
             f"config.data.gt_size={options.gt_size} gives LQ of {size}x{size}; the network takes "
             f"multiples of {model.size_multiple}."
         )
+
+
+def check_backward(frames: int, options: DataOptions, model: Network) -> None:
+    """Raises UserError if the gradient cannot be taken through the last `frames` of a sample."""
+    if not frames:
+        return
+    if model.window is not None:
+        raise UserError(
+            f"config.backward_frames={frames} has no effect: the network restores one frame of a "
+            "window and carries nothing on. Set it to 0."
+        )
+    if frames > options.sample_frames or frames % model.time_multiple:
+        raise UserError(
+            f"config.backward_frames={frames}; give a multiple of {model.time_multiple} up to the "
+            f"{options.sample_frames} frames of a sample, or 0 for all of them."
+        )

@@ -64,6 +64,7 @@ def run(config: Config, workdir: str | Path) -> None:
     changes = run_folder.config_changes(workdir, recipe.config, compute_fields=model.compute_fields)
     parallel.wait_for_hosts("config compared")  # before any writes its own
     checks.check_input(recipe.data, model)
+    checks.check_backward(settings.backward_frames, recipe.data, model)
     dataset = pipeline.train(
         recipe.data,
         seed=settings.seed,

@@ -45,6 +45,9 @@ class Settings:
     loss_reduction: str = "mean"  # of the loss over a clip: mean or sum
     # Of the loss of frequencies beside that of pixels, 0: none, as published; 0.02 is VSRM's.
     frequency_weight: float = 0.0
+    # Frames at a clip's end whose loss and gradient are taken, the others being run forward only,
+    # so that clips can be long; 0: all, as published. Of recurrent networks.
+    backward_frames: int = 0
     clip_norm: float = 0.0  # limit of the gradient's norm; 0: none
     ema_decay: float = 0.0  # of the running average of the weights; 0: none is kept
     max_skipped: int = 10  # non-finite steps in a row that end the run
@@ -86,7 +89,7 @@ class Settings:
         for keys, least in (
             ((*_POSITIVE, "max_skipped"), 1),
             (("seed", "warmup_steps", "clip_norm", "ema_decay", "frequency_weight"), 0),
-            (("flow_freeze_steps", "flow_lr_multiplier"), 0),
+            (("backward_frames", "flow_freeze_steps", "flow_lr_multiplier"), 0),
             (("tsa_only_steps", "dcn_lr_multiplier"), 0),
         ):
             for key in keys:

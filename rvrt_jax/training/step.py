@@ -31,12 +31,17 @@ def programs(
     step is as `parallel.data_parallel` returns it.
     """
 
+    last = settings.backward_frames
+    options = {"backward_frames": last} if last else {}
+
     def apply(params: Params, video: jax.Array) -> tuple[jax.Array, Values]:
-        prediction, sowed = model.apply({"params": params}, video, mutable=["intermediates"])
-        return prediction, motion(sowed)
+        prediction, sowed = model.apply(
+            {"params": params}, video, mutable=["intermediates"], **options
+        )
+        return prediction[:, -last:], motion(sowed)  # -0: all
 
     def select(gt: jax.Array) -> jax.Array:
-        return gt if model.window is None else gt[:, model.centre : model.centre + 1]
+        return gt[:, -last:] if model.window is None else gt[:, model.centre : model.centre + 1]
 
     loss = losses.chosen(settings)
 

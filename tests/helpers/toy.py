@@ -97,3 +97,11 @@ class Slide(nn.Module):
         total = sum(self.weight(i) * frames[i] for i in range(self.window)) + 10 * middle
         self.sow("diagnostics", "size", jnp.abs(total).max(), reduce_fn=lambda _, x: x)
         return self.gain * jnp.repeat(jnp.repeat(total, self.scale, 1), self.scale, 2)
+
+
+class PlainFlow(nn.Module):
+    """In place of SpyNet, whose six levels would take most of the time to trace."""
+
+    @nn.compact
+    def __call__(self, reference, support):
+        return nn.Conv(2, (3, 3), name="conv")(reference - support)

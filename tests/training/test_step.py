@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from helpers import standin, steps
+from helpers import standin, steps, toy
 from helpers.steps import BATCH
 
 from rvrt_jax import models, parallel
@@ -232,17 +232,9 @@ def test_motion_is_read_from_what_networks_sow():
     assert step.motion({}) == {}
 
 
-class PlainFlow(nn.Module):
-    """In place of SpyNet, whose six levels would take most of the time to trace."""
-
-    @nn.compact
-    def __call__(self, reference, support):
-        return nn.Conv(2, (3, 3), name="conv")(reference - support)
-
-
 def test_a_training_step_of_rvrt_reports_flow_and_offsets_of_every_clip(monkeypatch):
     """Out of the scan over clips and through its gradient; only traced, for speed."""
-    monkeypatch.setattr(rvrt, "SpyNet", PlainFlow)
+    monkeypatch.setattr(rvrt, "SpyNet", toy.PlainFlow)
     fields = {"embed_dims": (4,) * 3, "num_blocks": (1,) * 3, "num_heads": (1,) * 3}
     fields |= {"depths": (1,) * 3, "num_feat": 8, "deformable_groups": 2, "attention_heads": 2}
     model = models.build("rvrt", **fields, remat=True)
