@@ -6,6 +6,7 @@ hosts, which is how orbax writes what several hosts share.
 """
 
 import concurrent.futures
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -121,19 +122,28 @@ def share_devices(
 def check_batch(batch_size: int, *, accumulate: int = 1) -> None:
     """Raises UserError unless the global batch splits evenly over the devices (and steps)."""
     parts = jax.device_count() * accumulate
-    if batch_size % parts:
-        nearest = max(parts, batch_size // parts * parts)
-        share, rest = divmod(batch_size, jax.device_count())
-        smaller = max((n for n in range(1, accumulate) if share % n == 0), default=0)
-        way_out = f"--config.batch_size={nearest}"
-        if not rest and smaller:
-            way_out = f"--config.accumulate={smaller}"
-        of_accumulation = f" x config.accumulate={accumulate}" if accumulate > 1 else ""
-        raise UserError(
-            f"config.batch_size={batch_size} does not divide over {jax.device_count()} device(s)"
-            f"{of_accumulation}. Pass {way_out}, or show fewer devices to JAX "
-            "(CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
+    if batch_size % parts == 0:
+        return
+    nearest = max(parts, batch_size // parts * parts)
+    share, rest = divmod(batch_size, jax.device_count())
+    smaller = max((n for n in range(1, accumulate) if share % n == 0), default=0)
+    if not rest and smaller:
+        way_out = f"--config.accumulate={smaller}"
+    else:
+        scale = parts // math.gcd(batch_size, parts)
+        ratio = nearest / batch_size
+        way_out = (
+            f"--config.batch_size={nearest} with {1 / ratio:.3g} times the steps and "
+            f"{math.sqrt(ratio):.3g} times the learning rate, or --config.batch_scale={scale}, "
+            f"which trains on {scale * batch_size} clips a step and sets both by that rule "
+            "(docs/pods.md)"
         )
+    of_accumulation = f" x config.accumulate={accumulate}" if accumulate > 1 else ""
+    raise UserError(
+        f"config.batch_size={batch_size} does not divide over {jax.device_count()} device(s)"
+        f"{of_accumulation}. Pass {way_out}, or show fewer devices to JAX "
+        "(CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
+    )
 
 
 def replicated() -> NamedSharding:

@@ -28,8 +28,8 @@ EVALUATION = ("test_sets", "published")  # parts of a recipe that only eval.py r
 class Recipe:
     """The parts of a recipe, read and checked.
 
-    network: name and fields of `model`, as `models.build` takes them. config: all of the recipe, as
-    it is kept in the run's folder.
+    settings: with batch_scale worked in. network: name and fields of `model`, as `models.build`
+    takes them. config: all of the recipe, as it is kept in the run's folder.
     """
 
     settings: Settings
@@ -48,7 +48,7 @@ def read(config: Config) -> Recipe:
     groups = model.parameter_groups()
     settings = Settings.read(options, groups)
     data = DataOptions.read(values["data"])
-    return Recipe(settings, model, network, data, values | settings.options(groups))
+    return Recipe(settings.scaled(), model, network, data, values | settings.options(groups))
 
 
 def run(config: Config, workdir: str | Path) -> None:

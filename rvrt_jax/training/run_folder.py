@@ -15,6 +15,7 @@ from rvrt_jax.weights.runs import CONFIG
 STRUCTURE = {
     "data.num_workers": "the position of the input pipeline is stored per worker",
     "ema_decay": "the running average exists in one of the two runs only",
+    "batch_scale": "its steps are counted in batches of that size",
 }
 
 
@@ -50,6 +51,8 @@ def config_changes(
         before, now = old.get(key), new.get(key)
         if key == "ema_decay":
             before, now = before or 0, now or 0  # how much is averaged may change
+        if key == "batch_scale":
+            before, now = before or 1, now or 1  # older runs had none
         if before != now and not (before and now and key == "ema_decay"):
             raise UserError(
                 f"{workdir} holds a run with config.{key}={before}, not {now}, and cannot go on "

@@ -1,6 +1,7 @@
 """How a run trains: the options of a recipe beside its network and its data, read once."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,11 @@ GROUP_OPTIONS = {
     "dcn": ("dcn_lr_multiplier",),
 }
 REDUCTIONS = ("mean", "sum")
-_POSITIVE = ("batch_size", "accumulate", "steps", "log_every", "eval_every", "save_every")
+_POSITIVE = ("batch_size", "batch_scale", "accumulate", "steps")
+_POSITIVE += ("log_every", "eval_every", "save_every")
+# What is counted in steps.
+_STEPS = ("steps", "warmup_steps", "flow_freeze_steps", "tsa_only_steps")
+_STEPS += ("log_every", "eval_every", "save_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,7 @@ class Settings:
     init_partial: bool = False  # takes what fits of init_from instead of insisting on all
     zero_output: bool = False  # RVRT starts with no correction of its input at all
     batch_size: int = 8  # clips over all devices and hosts
+    batch_scale: int = 1  # so many times batch_size, with steps and rate to match: see `scaled`
     accumulate: int = 1  # parts in which a device takes its share of the batch
     steps: int = 600_000
     lr: float = 4e-4  # the peak of the learning rate
@@ -84,6 +90,29 @@ class Settings:
         """Returns the settings as a recipe for a network with these groups spells them."""
         unused = _unused(groups)
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in unused}
+
+    def scaled(self) -> "Settings":
+        """Returns the settings with `batch_scale` k worked in, so that as many clips are seen.
+
+        The batch is k times as large and the peak of the learning rate sqrt(k) times as high;
+        whatever is counted in steps is divided by k, rounded up; the average forgets k steps at a
+        time. The root is Adam's rule (Malladi et al., "On the SDEs and Scaling Rules for Adaptive
+        Gradient Algorithms", arXiv 2205.10287); Adam's own memories and the floor of the rate stay.
+        """
+        k = self.batch_scale
+        periods = tuple(-(-period // k) for period in self.lr_periods)
+        steps = {key: -(-getattr(self, key) // k) for key in _STEPS}
+        if periods:
+            steps["steps"] = sum(periods)
+        return dataclasses.replace(
+            self,
+            **steps,
+            batch_size=k * self.batch_size,
+            batch_scale=1,
+            lr=self.lr * math.sqrt(k),
+            lr_periods=periods,
+            ema_decay=self.ema_decay**k,
+        )
 
     def _check_ranges(self) -> None:
         for keys, least in (

@@ -107,3 +107,24 @@ def test_learning_groups_follow_the_options():
     (flow, rest) = optim.learning_groups(Settings(), groups("rvrt"))
     assert (flow.multiplier, flow.frozen_steps, rest) == (0.25, 30_000, optim.REST)
     assert isinstance(optim.adam((flow, rest)), optax.GradientTransformation)
+
+
+def test_a_scaled_batch_sees_as_many_clips_at_the_root_of_the_rate():
+    given = {"batch_size": 8, "batch_scale": 4, "steps": 1001, "lr": 4e-4, "warmup_steps": 40}
+    given |= {"ema_decay": 0.99, "flow_freeze_steps": 30, "save_every": 500, "eval_every": 1}
+    recipe = Settings.read(given, groups("rvrt"))
+    scaled = recipe.scaled()
+    assert (scaled.batch_size, scaled.batch_scale, scaled.steps) == (32, 1, 251)  # rounded up
+    assert (scaled.warmup_steps, scaled.flow_freeze_steps) == (10, 8)
+    assert (scaled.save_every, scaled.eval_every, scaled.log_every) == (125, 1, 50)
+    assert scaled.lr == pytest.approx(8e-4) and scaled.lr_floor == recipe.lr_floor
+    assert scaled.ema_decay == pytest.approx(0.99**4)
+    assert scaled.scaled() == scaled and Settings().scaled() == Settings()
+
+
+def test_periods_of_a_scaled_batch_end_with_its_steps():
+    given = {"steps": 25, "lr_periods": [10, 15], "lr_weights": [1.0, 0.5], "batch_scale": 4}
+    scaled = Settings.read(given, groups("edvr")).scaled()
+    assert (scaled.lr_periods, scaled.steps) == ((3, 4), 7)
+    rate, before = optim.schedule(scaled), optim.schedule(Settings.read(given, groups("edvr")))
+    assert float(rate(0)) == pytest.approx(2 * float(before(0)))

@@ -18,6 +18,7 @@ from rvrt_jax import models, parallel
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import layers, rvrt
 from rvrt_jax.training import losses, optim, state, step
+from rvrt_jax.training.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("program_cache")
 
@@ -162,6 +163,21 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
         parallel.check_batch(12)
     with pytest.raises(UserError, match=r"config\.accumulate=4.*Pass --config\.accumulate=2"):
         parallel.check_batch(16, accumulate=4)
+
+
+def test_a_pod_larger_than_the_batch_is_told_what_to_set(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 16)
+    message = (
+        r"batch_size=8 does not divide over 16 device.*Pass --config\.batch_size=16 with 0\.5 "
+        r"times the steps and 1\.41 times the learning rate, or --config\.batch_scale=2, which "
+        r"trains on 16 clips a step"
+    )
+    with pytest.raises(UserError, match=message):
+        parallel.check_batch(8)
+    parallel.check_batch(Settings(batch_size=8, batch_scale=2).scaled().batch_size)
+    monkeypatch.setattr(jax, "device_count", lambda: 12)
+    with pytest.raises(UserError, match=r"batch_size=12 with 0\.667 .* --config\.batch_scale=3,"):
+        parallel.check_batch(8)
 
 
 def test_computing_in_bfloat16_leaves_the_state_in_float32_and_the_step_nearly_as_it_was():
