@@ -76,7 +76,13 @@ NOISE = flags.DEFINE_string(
     "noise", None, "Folder with CLIP.npy, standard normal noise [t, 3, h, w], for the denoising "
     "test sets; without it noise is drawn from seed 0.",
 )  # fmt: skip
-TEMPORAL = flags.DEFINE_bool("temporal", True, "Measures the warping error on test sets.")
+METRICS = flags.DEFINE_list(
+    "metrics", None, "What to score, of psnr,ssim,lpips,warp. Default: psnr,ssim and on test sets "
+    "warp, the warping error. LPIPS needs its weights: python -m rvrt_jax.weights get lpips_alex.",
+)  # fmt: skip
+TEMPORAL = flags.DEFINE_bool(
+    "temporal", True, "Test sets without --metrics: measures the warping error too."
+)
 SKIP_DONE = flags.DEFINE_bool("skip_done", False, "Leaves clips out whose output is there.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replaces outputs that exist.")
 
@@ -129,6 +135,7 @@ def _restore() -> None:
         reading=ReadOptions(FPS.value, cast(Literal["error", "skip"], DAMAGED.value)),
         options=OutputOptions(fps=FPS.value, overwrite=OVERWRITE.value),
         skip_done=SKIP_DONE.value,
+        metrics=METRICS.value,
     )
 
 
@@ -155,6 +162,7 @@ def _run_test_sets(sets: list[str]) -> None:
     cut = flags.FLAGS["tile"].present or flags.FLAGS["overlap"].present
     overlap = evaluation.parse_triple(OVERLAP.value, "overlap") if cut else None
     loaded = loading.load_described(required(WEIGHTS), name, **fields)
+    default = ("psnr", "ssim", "warp") if TEMPORAL.value else ("psnr", "ssim")
     protocol.run(
         loaded.model,
         loaded.params,
@@ -164,7 +172,7 @@ def _run_test_sets(sets: list[str]) -> None:
             RestoreSettings(tile, overlap, border=BORDER.value, ensemble=ENSEMBLE.value),
             degrade=DEGRADE.value,
             noise=Path(NOISE.value) if NOISE.value else None,
-            temporal=TEMPORAL.value,
+            metrics=tuple(METRICS.value or default),
         ),
         output=output,
         published=None if config is None else config.get("published"),

@@ -58,6 +58,8 @@ _OPTIONS = [
     click.option("--damaged", type=click.Choice(["error", "skip"]), default="error",
                  help="skip: leave out what cannot be decoded of a broken video."),
     click.option("--gt", metavar="PATH", help="Ground truth, laid out as INPUT: prints scores."),
+    click.option("--metrics", metavar="NAMES",
+                 help="What to score, of psnr,ssim,lpips,warp.  [default: psnr,ssim]"),
     click.option("--compare", metavar="PNG", help="Picture to write: input, restored, truth."),
     click.option("--json", "scores", metavar="FILE", help="File for scores, times and settings."),
     click.option("--one_by_one", "--one-by-one", is_flag=True,
@@ -166,6 +168,7 @@ def _restore(paths: list[str], *, models: tuple[str, ...], **options: Any) -> No
         options=writing,
         one_by_one=options["one_by_one"],
         skip_done=options["skip_done"],
+        metrics=options["metrics"].split(",") if options["metrics"] else None,
     )
     if len(report["clips"]) > 1:
         print(f"{len(report['clips'])} clips are written to {output}", file=sys.stderr)

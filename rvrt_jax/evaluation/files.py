@@ -1,9 +1,10 @@
 """From files to files: restores clips, scores them against ground truth, pictures them."""
 
 import contextlib
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +16,8 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import picture as pictures
 from rvrt_jax.evaluation import report as reports
 from rvrt_jax.evaluation.clips import ClipFiles, ReadOptions, check_clip, check_paths, find_clips
-from rvrt_jax.evaluation.metrics import mean
-from rvrt_jax.evaluation.score import score_frame, to_8_bits
+from rvrt_jax.evaluation.metrics import mean, psnr
+from rvrt_jax.evaluation.score import PSNR, SSIM, ClipScores, networks, to_8_bits
 from rvrt_jax.files import check_free, is_taken, write_text
 from rvrt_jax.media.frame_source import FrameSource
 from rvrt_jax.media.frames import PIPE, describe
@@ -30,15 +31,22 @@ class Comparison:
     """The scores of a clip frame by frame, against the input too, and its picture."""
 
     def __init__(
-        self, clip: ClipFiles, truth: FrameSource | None, scale: int, *, shown: int
+        self,
+        clip: ClipFiles,
+        truth: FrameSource | None,
+        scale: int,
+        *,
+        shown: int,
+        measure: Callable[[], ClipScores] = ClipScores,
     ) -> None:
-        """shown: number of the frame that the picture shows."""
+        """shown: number of the frame that the picture shows. measure: makes what scores a clip."""
         self.frames = 0
         self._clip, self._scale, self._shown = clip, scale, shown
         self._truth = None if truth is None else iter(truth)
         # What the restored frames are held against: the input, enlarged if need be.
         self._baseline = "bicubic" if scale > 1 else "input"
         self._scores: dict[str, list[dict[str, float]]] = {}
+        self._measures = {name: measure() for name in (self._baseline, "restored")}
         self._panels: list[tuple[str, np.ndarray]] = []
 
     def add(self, original: np.ndarray, restored: np.ndarray) -> None:
@@ -59,9 +67,9 @@ class Comparison:
         for name, image in ((self._baseline, baseline), ("restored", to_8_bits(restored))):
             label = labels.get(name, name)
             if true is not None:
-                scores = score_frame(image, true).scores
+                scores = self._measures[name].add(image, true).scores
                 self._scores.setdefault(name, []).append(scores)
-                label += f", {scores['psnr_rgb']:.2f} dB"
+                label += f", {psnr(image, to_8_bits(true)):.2f} dB"
             panels.append((label, image))
         if shown:
             truth = [("ground truth", to_8_bits(true))] if true is not None else []
@@ -123,11 +131,13 @@ def restore_clip(
     settings: RestoreSettings,
     reading: ReadOptions,
     options: OutputOptions,
+    *,
+    measure: Callable[[], ClipScores] = ClipScores,
 ) -> dict:
     """Restores one clip to its output, as `restoration.clip.restore_clip` does, and scores it.
 
     Returns {name, frames, seconds, tile, overlap, left_out}, with ground truth also
-    {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}}, and for EDVR
+    {scores: {bicubic or input: {psnr_rgb, ...}, restored: {...}}} of what `measure` makes, for EDVR
     {told: {offset_mean, offset_max}}, the mean and the largest of the clip in pixels, and
     told_by_stage2 if that is one.
     """
@@ -135,7 +145,8 @@ def restore_clip(
         source = stack.enter_context(reading.open(clip.input))
         truth = stack.enter_context(reading.open_truth(clip.gt)) if clip.gt is not None else None
         check_clip(clip, source, truth, stages.scale)
-        comparison = Comparison(clip, truth, stages.scale, shown=source.length // 2)
+        shown = source.length // 2
+        comparison = Comparison(clip, truth, stages.scale, shown=shown, measure=measure)
         watched = truth is not None or clip.picture is not None
         if watched and options.reduces:
             raise UserError("scores and pictures are of the network's own size: give no other.")
@@ -190,12 +201,14 @@ def run(
     options: OutputOptions,
     one_by_one: bool = False,
     skip_done: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> dict:
     """Checks everything, restores all clips, prints and writes the results; returns them.
 
     weights, stage2: of the model and, if its result is to be restored once more, of a second one,
     which the weights themselves say. one_by_one: images are clips of their own. skip_done: leaves
-    clips out whose output is there.
+    clips out whose output is there. metrics: what to score, of `score.NAMES`, with ground truth;
+    PSNR and SSIM by default.
     Raises UserError or OSError for what the user can change: for one clip before its first frame is
     computed where that can be known; of several clips, when all others are done.
     """
@@ -210,7 +223,13 @@ def run(
         overwrite=options.overwrite,
     )
     print(f"{weights}: {loaded.source}, licence {loaded.license}", file=sys.stderr)
-    results, failures = restore_all(stages, clips, settings, reading, options, skip_done=skip_done)
+    if metrics is not None and gt is None:
+        raise UserError(f"metrics {','.join(metrics)} compare with a ground truth: give --gt.")
+    names = (PSNR, SSIM) if metrics is None else metrics
+    measure = functools.partial(ClipScores, names, networks(names))
+    results, failures = restore_all(
+        stages, clips, settings, reading, options, skip_done=skip_done, measure=measure
+    )
     summary = reports.summarise_clips(results)
     if summary:
         print(reports.clip_table(results, summary))
@@ -242,6 +261,7 @@ def restore_all(
     options: OutputOptions,
     *,
     skip_done: bool,
+    measure: Callable[[], ClipScores] = ClipScores,
 ) -> tuple[list[dict], dict[str, str]]:
     """Restores clips one after the other; returns what became of them, and why others failed.
 
@@ -257,7 +277,7 @@ def restore_all(
         try:
             if not options.overwrite and clip.output != PIPE:
                 check_free(clip.output)
-            facts = restore_clip(stages, clip, settings, reading, options)
+            facts = restore_clip(stages, clip, settings, reading, options, measure=measure)
         except (UserError, OSError) as error:
             if len(clips) == 1:
                 raise

@@ -6,7 +6,6 @@ where clips differ in length, means over all frames too. `test_sets` says how a 
 Two things cannot be as published. The noise of Set8 and DAVIS came from PyTorch's generator: ours
 has the same distribution, drawn from seed 0 for each clip; `noise` gives the original one, at about
 0.01 dB. The deblurring papers took SSIM from MATLAB, about 0.01 above this one (PSNR agrees).
-LPIPS (`lpips`) is not a column of the tables yet.
 """
 
 import dataclasses
@@ -24,15 +23,21 @@ from rvrt_jax.data.degrade import DEGRADATIONS
 from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import report as reports
 from rvrt_jax.evaluation.report import Frame
-from rvrt_jax.evaluation.score import ScoredFrame, restore_and_score, score_frame
+from rvrt_jax.evaluation.score import (
+    PSNR,
+    SSIM,
+    WARP,
+    ClipScores,
+    ScoredFrame,
+    networks,
+    restore_and_score,
+)
 from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Job, TestClip, find, opened
-from rvrt_jax.evaluation.warping_error import warping_error
 from rvrt_jax.media.frames import to_float
 from rvrt_jax.models.contract import Network, Params
 from rvrt_jax.restoration.plan import plan_tiles
 from rvrt_jax.restoration.restore import restore_stream
 from rvrt_jax.restoration.settings import RestoreSettings
-from rvrt_jax.weights import load as loading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +52,8 @@ class ProtocolOptions:
     degrade: bool = False
     # Folder with <clip>.npy, standard normal noise [t, 3, h, w], for denoising.
     noise: Path | None = None
-    # Also measures the warping error.
-    temporal: bool = True
+    # What is measured, of `score.NAMES`.
+    metrics: tuple[str, ...] = (PSNR, SSIM, WARP)
 
 
 def run(
@@ -65,10 +70,11 @@ def run(
 
     The clips are shared out over the local devices. published: whose numbers of
     `test_sets.PUBLISHED` to print beside. about: what else the JSON should tell, which is returned.
-    Raises UserError, before anything is computed, for unknown sets, missing data, and clips whose
-    frames do not fit the ground truth or the model.
+    Raises UserError, before anything is computed, for unknown sets and metrics, missing data and
+    weights of metrics, and clips whose frames do not fit the ground truth or the model.
     """
     _check(model, sets, options, published)
+    measuring = networks(options.metrics)
     jobs = [
         Job(key, TEST_SETS[key], sigma, clip)
         for key in sets
@@ -78,15 +84,14 @@ def run(
     for key in sets:
         _check_frames([job for job in jobs if job.key == key], model.scale, options.noise)
     bar = tqdm(total=len(jobs), unit=" clips", dynamic_ncols=True)
-    spynet = loading.spynet_params() if options.temporal else None
 
     @functools.cache
     def on(device: parallel.Device) -> tuple[Any, Any]:
-        return jax.device_put((params, spynet), device)
+        return jax.device_put((params, measuring), device)
 
     def score(device: parallel.Device, job: Job) -> list[Frame]:
-        weights, flow_weights = on(device)
-        frames = list(score_clip(model, weights, job, options, spynet=flow_weights))
+        weights, measuring_here = on(device)
+        frames = list(score_clip(model, weights, job, options, measuring_here))
         bar.update()
         return frames
 
@@ -103,33 +108,26 @@ def run(
 
 
 def score_clip(
-    model: Network, params: Params, job: Job, options: ProtocolOptions, *, spynet: Any = None
+    model: Network, params: Params, job: Job, options: ProtocolOptions, measuring: Params
 ) -> Iterator[Frame]:
     """Yields the scores of each frame that counts: of a septuplet the middle one.
 
-    spynet: parameters for the warping error, which every frame but the first gets.
+    measuring: the networks of the metrics, as `score.networks` returns them.
     """
-    before = None
-    for frame in _restored(model, params, job, options):
-        pair = to_float(np.stack([frame.restored, frame.truth]))
-        scores = dict(frame.scores)
-        if spynet is not None and before is not None:
-            frames, truths = np.stack([before, pair], axis=1)
-            errors = np.asarray(warping_error(spynet, frames, truths))
-            scores |= {"warping": float(errors[0]), "warping_true": float(errors[1])}
-        before = pair
-        yield scores
+    scores = ClipScores(options.metrics, measuring)
+    for frame in _restored(model, params, job, options, scores):
+        yield frame.scores
 
 
 def _restored(
-    model: Network, params: Params, job: Job, options: ProtocolOptions
+    model: Network, params: Params, job: Job, options: ProtocolOptions, scores: ClipScores
 ) -> Iterator[ScoredFrame]:
     """Yields the frames that count, restored and scored."""
     settings = _settings_for(model, params, job, options)
     truth = opened(job.clip.truth)
     frames = _input(job, options, model.scale)
     if not job.clip.listed:
-        yield from restore_and_score(model, params, frames, truth, settings)
+        yield from restore_and_score(model, params, frames, truth, settings, scores=scores)
         return
     video = list(frames)
     (middle,) = truth
@@ -138,7 +136,7 @@ def _restored(
         restore_stream(model, params, video + video[::-1] if mirrored else video, settings)
     )
     result = (restored[MIDDLE] + restored[-1 - MIDDLE]) / 2 if mirrored else restored[MIDDLE]
-    yield score_frame(result, middle)
+    yield scores.add(result, middle)
 
 
 def _input(job: Job, options: ProtocolOptions, scale: int) -> Iterator[np.ndarray]:
@@ -274,5 +272,5 @@ def _about(options: ProtocolOptions) -> dict[str, Any]:
         "overlap": settings.overlap,
         "border": settings.border,
         "ensemble": settings.ensemble,
-        "temporal": options.temporal,
+        "metrics": options.metrics,
     }

@@ -4,16 +4,18 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rvrt_jax.evaluation.metrics import METRICS, mean
-from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Job
+from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, PUBLISHED_LPIPS, TEST_SETS, Job
 from rvrt_jax.files import write_text
 
 FILES = ("scores.md", "scores.csv", "scores.json")
 Frame = dict[str, float]  # the scores of a frame
+MORE_METRICS = {"lpips": "LPIPS", "warping": "warping error", "warping_true": "of the truth"}
+TITLES = METRICS | MORE_METRICS
 
 
 def summarise_sets(
@@ -37,6 +39,7 @@ def summarise_sets(
                 "metrics": test.metrics,
                 "published_average": "frames" if test.by_frame else "clips",
                 "published": dict(zip(test.metrics, numbers, strict=True)) if numbers else None,
+                "published_lpips": PUBLISHED_LPIPS.get(published or "", {}).get(key),
                 "mean": mean(list(by_clip.values())),
                 "mean_of_frames": mean([frame for _, frames in clips for frame in frames]),
                 "clips": by_clip,
@@ -45,10 +48,19 @@ def summarise_sets(
     return result
 
 
-HEADER = (
-    "set", "clips", "frames", "PSNR", "published", "difference", "SSIM", "published", "difference",
-    "warping error (true)",
-)  # fmt: skip
+_HEADER = ("set", "clips", "frames")
+_COMPARED = ("published", "difference")
+_WARPING = "warping error (true)"
+
+
+def _header(sets: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Returns the titles of the columns. LPIPS has one where it was measured."""
+    titles = ("PSNR", "SSIM", *(["LPIPS"] if _any_lpips(sets) else []))
+    return (*_HEADER, *(cell for title in titles for cell in (title, *_COMPARED)), _WARPING)
+
+
+def _any_lpips(sets: list[dict[str, Any]]) -> bool:
+    return any("lpips" in one["mean"] for one in sets)
 
 
 def rows(sets: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
@@ -57,6 +69,7 @@ def rows(sets: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     The row whose average is the published one comes first and carries the published numbers. The
     warping error is in thousandths, with that of the true frames in brackets.
     """
+    perceptual = (("lpips", 4),) if _any_lpips(sets) else ()
     for one in sets:
         psnr, ssim = one["metrics"]
         name = f"{one['title']} {'Y' if psnr == 'psnr_y' else 'RGB'}"
@@ -68,14 +81,15 @@ def rows(sets: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
             order = order[:1]
         for average in order:
             mean = averages[average]
-            numbers = (one["published"] or {}) if average == first else {}
+            numbers = (one["published"] or {}) | {"lpips": one["published_lpips"]}
+            numbers = numbers if average == first else {}
             cells = [name + (f", mean of {average}" if len(order) > 1 else "")]
             cells += [str(len(one["clips"])), str(one["frames"])]
-            for metric, digits in ((psnr, 2), (ssim, 4)):
+            for metric, digits in ((psnr, 2), (ssim, 4), *perceptual):
                 reference = numbers.get(metric)
-                known = reference is not None
+                known = reference is not None and metric in mean
                 cells += [
-                    f"{mean[metric]:.{digits}f}",
+                    f"{mean[metric]:.{digits}f}" if metric in mean else "",
                     f"{reference:.{digits}f}" if known else "",
                     f"{mean[metric] - reference:+.{digits}f}" if known else "",
                 ]
@@ -94,18 +108,19 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def table(sets: list[dict[str, Any]]) -> str:
     """Returns the scores of test sets as aligned text."""
-    return aligned([HEADER, *rows(sets)])
+    return aligned([_header(sets), *rows(sets)])
 
 
 def markdown(sets: list[dict[str, Any]]) -> str:
     """Returns the scores of test sets as a Markdown table."""
-    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *rows(sets)]
+    header = _header(sets)
+    lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows(sets)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(output: Path, report: dict[str, Any], jobs: list[Job], scores: list[list[Frame]]) -> None:
     """Writes the scores of test sets to a folder: as a table, of every frame, and as JSON."""
-    fields = ["set", "sigma", "clip", "frame", *METRICS, "warping", "warping_true"]
+    fields = ["set", "sigma", "clip", "frame", *METRICS, *MORE_METRICS]
     lines = io.StringIO()
     writer = csv.DictWriter(lines, fields, lineterminator="\n")
     writer.writeheader()
@@ -134,7 +149,7 @@ def summarise_clips(clips: list[dict]) -> dict:
         by_frame[version] = {
             metric: sum(clip["scores"][version][metric] * clip["frames"] for clip in scored)
             / frames
-            for metric in METRICS
+            for metric in scored[0]["scores"][version]
         }
     return {"mean": by_clip, "mean_of_frames": by_frame}
 
@@ -146,15 +161,19 @@ def clip_table(clips: list[dict], summary: dict) -> str:
         found.append(("mean", summary["mean"]))
     if len({clip["frames"] for clip in clips if "scores" in clip}) > 1:
         found.append(("mean of all frames", summary["mean_of_frames"]))
-    lines = [("clip", "", *METRICS.values())]
+    names = [name for name in TITLES if any(name in s for _, v in found for s in v.values())]
+    lines = [("clip", "", *(TITLES[name] for name in names))]
     for name, versions in found:
-        lines += [(name, version, *score_cells(scores)) for version, scores in versions.items()]
+        lines += [
+            (name, version, *score_cells(scores, names)) for version, scores in versions.items()
+        ]
     return aligned(lines)
 
 
-def score_cells(scores: Frame) -> list[str]:
-    """Returns the four scores as a table shows them."""
-    return [f"{scores[metric]:.{2 if 'psnr' in metric else 4}f}" for metric in METRICS]
+def score_cells(scores: Frame, names: Iterable[str] = tuple(METRICS)) -> list[str]:
+    """Returns scores as a table shows them; what was not measured is left blank."""
+    digits = {"psnr_rgb": 2, "psnr_y": 2, "warping": 6, "warping_true": 6}
+    return [f"{scores[k]:.{digits.get(k, 4)}f}" if k in scores else "" for k in names]
 
 
 def to_json(report: dict) -> str:

@@ -472,3 +472,30 @@ def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
     assert command_line.parse_flags(given) == ["eval.py", "--config", file, given[3]]
     assert sys.argv == ["eval.py", "--config", file, given[3]]
     assert command_line.parse_flags(["eval.py", "--config=edvr_tiny"])[1] == f"--config={file}"
+
+
+def test_metrics_are_chosen(run, tmp_path):
+    frames = images(0, (2, 12, 12, 3))
+    write(tmp_path / "in", frames)
+    write(tmp_path / "gt", images(1, (2, 48, 48, 3)))
+    files = ("--input", tmp_path / "in", "--output", tmp_path / "out")
+    code, out, _ = run(*files, "--gt", tmp_path / "gt", "--metrics", "psnr,warp")
+    assert code == 0
+    assert out.splitlines()[0].split()[1:] == [
+        "PSNR",
+        "PSNR-Y",
+        *"warping error of the truth".split(),
+    ]
+    code, _, err = run(*files, "--metrics", "psnr", "--overwrite")
+    assert code != 0 and "give --gt" in err
+
+
+def test_a_table_of_test_sets_has_lpips_beside_the_published(tmp_path):
+    scores = {"psnr_rgb": 30.0, "ssim_rgb": 0.9, "lpips": 0.2}
+    one = {"title": "REDS4", "sigma": None, "metrics": ("psnr_rgb", "ssim_rgb"), "frames": 4}
+    one |= {"published_average": "clips", "published": None, "published_lpips": 0.1727}
+    one |= {"mean": scores, "mean_of_frames": scores, "clips": {"000": scores}}
+    header, line = scoreboard.table([one]).splitlines()
+    assert header.split()[-6:-3] == ["LPIPS", "published", "difference"]
+    assert line.split()[-3:] == ["0.2000", "0.1727", "+0.0273"]
+    assert testsets.PUBLISHED_LPIPS["BasicVSR"] == {"reds4": 0.2023}

@@ -56,7 +56,7 @@ def small(monkeypatch):
 def run(tmp_path, capsys):
     def call(model, name, *, published="RVRT", **options):
         settings = RestoreSettings("published", None, ensemble=options.pop("ensemble", 1))
-        options = {"data": tmp_path, "settings": settings, "temporal": False} | options
+        options = {"data": tmp_path, "settings": settings, "metrics": ("psnr", "ssim")} | options
         chosen, output = ProtocolOptions(**options), tmp_path / "out"
         report = protocol.run(model, PARAMS, [name], chosen, output=output, published=published)
         return report["sets"], capsys.readouterr().out.splitlines()
@@ -288,7 +288,7 @@ def test_the_column_of_the_warping_error_comes_from_our_own_flow(tmp_path, small
     low, truth = frames(0, 3, 8, 8), frames(1, 3, 32, 32)
     save(tmp_path / "REDS4/sharp_bicubic/000", low)
     save(tmp_path / "REDS4/GT/000", truth)
-    (one,), lines = run(Toy(), "reds4", temporal=True)
+    (one,), lines = run(Toy(), "reds4", metrics=("psnr", "ssim", "warp"))
     enlarged = low.repeat(4, axis=1).repeat(4, axis=2)
     spynet = loading.spynet_params()
     errors = []
