@@ -76,6 +76,31 @@ def test_the_wheel_restores_a_clip(wheel, tmp_path):
     assert gain(tmp_path) > 5  # dB; the model card says 6.2
 
 
+@pytest.mark.parametrize("jax, kept", [("0.10.0", True), ("0.12.0.1", True), ("0.13.0", False)])
+def test_an_installed_jax_is_left_alone(wheel, tmp_path, jax, kept):
+    """As on Colab, where the notebooks' first line meets one that fits its driver and plugins."""
+    for name, version in {"jax": jax, "jaxlib": jax, "flax": "0.12.8"}.items():
+        folder = tmp_path / "at" / f"{name}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+    command = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--no-index"]
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        [*command, "--report", report, f"{wheel}[notebooks]"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "at"), "PIP_FIND_LINKS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == kept, done.stderr
+    if kept:
+        installed = [item["metadata"]["name"] for item in json.loads(report.read_text())["install"]]
+        assert installed == ["rvrt_jax"]
+    else:
+        assert "jax<0.13,>=0.10" in done.stderr
+
+
 @pytest.mark.slow
 def test_the_wheel_restores_a_clip_in_an_empty_environment(wheel, tmp_path):
     run([sys.executable, "-m", "venv", tmp_path / "venv"])
