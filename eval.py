@@ -4,7 +4,6 @@ A path is a folder of images, a glob, or a video file; a folder of such folders 
 clip. With --gt it prints PSNR and SSIM. Without --input it runs the config's test sets by the
 published protocol and prints the table beside the published numbers:
 `python eval.py --config FILE --weights FILE --data FOLDER_OF_TEST_SETS`.
-Set JAX_COMPILATION_CACHE_DIR to keep compiled programs.
 """
 
 from pathlib import Path
@@ -62,6 +61,7 @@ MATMUL_PRECISION = flags.DEFINE_enum(
     "matmul_precision", None, ["float32", "tf32"],
     "Of float32 products; tf32 is faster on GPUs and TPUs, and less exact. Default: float32.",
 )  # fmt: skip
+COMPILE_CACHE = flags.DEFINE_string("compile_cache", None, command_line.COMPILE_CACHE)
 DAMAGED = flags.DEFINE_enum(
     "damaged", "error", ["error", "skip"],
     "A broken video ends in an error, or what cannot be decoded is left out.",
@@ -94,6 +94,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run() -> None:
+    command_line.keep_programs(COMPILE_CACHE.value)
     if MATMUL_PRECISION.value:
         from rvrt_jax import parallel
 

@@ -37,6 +37,8 @@ MATMUL_PRECISION = flags.DEFINE_enum(
     "Of float32 products; tf32 is faster on GPUs and TPUs, and less exact. Default: float32.",
 )  # fmt: skip
 
+COMPILE_CACHE = flags.DEFINE_string("compile_cache", None, command_line.COMPILE_CACHE)
+
 
 def main(argv: list[str]) -> int:
     command_line.check_rest(argv)
@@ -49,6 +51,7 @@ def _train() -> None:
     from rvrt_jax.errors import UserError
     from rvrt_jax.training import loop as training
 
+    command_line.keep_programs(COMPILE_CACHE.value)
     if MATMUL_PRECISION.value:
         parallel.choose_matmul_precision(MATMUL_PRECISION.value)
     cluster = {

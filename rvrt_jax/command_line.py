@@ -1,14 +1,25 @@
-"""What train.py and eval.py share: flags whose mistakes end in one line instead of a traceback.
+"""What commands share: flags whose mistakes end in one line, recipes by name, compiled programs.
 
 A recipe is given as a file, or by its name: those of configs/ are installed with the package.
 """
 
 import importlib.util
+import logging as python_logging
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from rvrt_jax import files
+
+COMPILE_CACHE = (
+    "Folder that compiled programs are kept in, so that the next start finds them; off: in none. "
+    "Default: that of the user's cache."
+)
+MOST_KEPT = 2 * 2**30  # bytes of compiled programs; those not used for longest go
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -32,6 +43,34 @@ def check_rest(argv: list[str]) -> None:
         sys.exit(f"error: {argv[1]!r} is not a flag. Did you mean --{argv[1]}?")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every move at INFO
+
+
+def keep_programs(choice: str | None) -> None:
+    """Keeps compiled programs on disk from now on, and takes them from there.
+
+    choice: as `--compile_cache` gives it: a folder, "off", or None for the default. That is what
+    JAX's own JAX_COMPILATION_CACHE_DIR says, else RVRT_JAX_COMPILE_CACHE, which holds a choice too,
+    else `programs` in the user's cache. A folder that cannot be written costs a warning and nothing
+    else. To be called before anything is compiled.
+    """
+    import jax  # here, so that --help and a wrong flag answer at once
+
+    if choice is None:
+        if jax.config.jax_compilation_cache_dir:
+            return
+        choice = os.environ.get("RVRT_JAX_COMPILE_CACHE") or str(files.cache_dir() / "programs")
+    if choice == "off":
+        jax.config.update("jax_compilation_cache_dir", None)
+        return
+    folder = Path(choice).absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is run
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        python_logging.warning("compiled programs are not kept: %s", error)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", MOST_KEPT)
 
 
 def config_name() -> str:

@@ -19,6 +19,17 @@ _PART, _OLD = "part", "old"
 _LONGEST_STEM = 100  # characters; file systems allow 255 bytes for the whole name
 
 
+def cache_dir() -> Path:
+    """Returns the user's folder for what can be had again; it need not exist.
+
+    `$RVRT_JAX_CACHE`, else `$XDG_CACHE_HOME/rvrt_jax`, else `~/.cache/rvrt_jax`.
+    """
+    if own := os.environ.get("RVRT_JAX_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rvrt_jax"
+
+
 def check_outputs(
     outputs: Iterable[str | os.PathLike],
     *,

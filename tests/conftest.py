@@ -6,6 +6,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs here run once or twice: compiling them takes longest, and a third less without LLVM's
 # optimisation. `XLA_FLAGS= pytest` tests the programs that users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Commands that are tested keep nothing in the user's folder of compiled programs.
+os.environ.setdefault("RVRT_JAX_COMPILE_CACHE", "off")
 
 import jax
 from absl import flags

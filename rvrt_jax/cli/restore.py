@@ -47,6 +47,8 @@ _OPTIONS = [
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Compute in it."),
     click.option("--matmul_precision", "--matmul-precision", type=click.Choice(["float32", "tf32"]),
                  help="Of float32 products; tf32 is faster on GPUs and TPUs, and less exact."),
+    click.option("--compile_cache", "--compile-cache", metavar="DIR",
+                 help="Folder of compiled programs; off: none.  [default: in the user's cache]"),
     click.option("--fps", metavar="RATE", help="Of images that become a video: 25, 24000/1001."),
     click.option("--codec", metavar="NAME",
                  help="Encoder: h264, hevc, av1, vp9, prores or ffv1, which is lossless in .mkv."),
@@ -109,11 +111,13 @@ def _restore(paths: list[str], *, models: tuple[str, ...], **options: Any) -> No
     names = list(models) or [DEFAULT]
     print(f"restoring {', '.join(sources)} with {', '.join(names)}", file=sys.stderr, flush=True)
     # Imported here so that the first line comes at once.
+    from rvrt_jax import command_line
     from rvrt_jax.evaluation import files as evaluation
     from rvrt_jax.evaluation.clips import ReadOptions
     from rvrt_jax.restoration.clip import OutputOptions
     from rvrt_jax.restoration.settings import RestoreSettings
 
+    command_line.keep_programs(options["compile_cache"])
     if options["matmul_precision"]:
         from rvrt_jax import parallel
 

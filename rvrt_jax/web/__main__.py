@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from rvrt_jax import command_line
 from rvrt_jax.errors import UserError, exit_code
 from rvrt_jax.web import job
 
@@ -64,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         "--kept_seconds", type=int, default=limits.kept_seconds,
         help=f"how long files stay ({limits.kept_seconds})",
     )  # fmt: skip
+    parser.add_argument("--compile_cache", metavar="DIR", help=command_line.COMPILE_CACHE)
     args = parser.parse_args(argv)
+    command_line.keep_programs(args.compile_cache)
     limits = job.Limits(
         frames=args.frames, megabytes=args.megabytes, kept_seconds=args.kept_seconds
     )

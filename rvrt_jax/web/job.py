@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.files import cache_dir
 from rvrt_jax.media.excerpt import excerpt
 from rvrt_jax.media.frame_source import FrameSource, to_8_bit
 from rvrt_jax.media.frames import is_video, open_frames
@@ -64,7 +65,7 @@ def model_names() -> list[str]:
     fetched = [
         name
         for name, weight in catalogue.WEIGHTS.items()
-        if (catalogue.cache_dir() / weight.target).is_file()
+        if (cache_dir() / weight.target).is_file()
     ]
     return [name for name in [*packaged, *fetched] if not name.startswith("spynet")]
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from rvrt_jax.errors import exit_code
+from rvrt_jax.files import cache_dir
 from rvrt_jax.weights import state_dict
-from rvrt_jax.weights.catalogue import ASSETS, RVRT_LICENSE, WEIGHTS, cache_dir, packaged
+from rvrt_jax.weights.catalogue import ASSETS, RVRT_LICENSE, WEIGHTS, packaged
 from rvrt_jax.weights.fetch import get
 
 

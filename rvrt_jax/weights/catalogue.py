@@ -1,15 +1,15 @@
 """Weights by name: what can be had, where it comes from, and where it is kept.
 
-They are kept in `$RVRT_JAX_CACHE`, else `$XDG_CACHE_HOME/rvrt_jax`, else `~/.cache/rvrt_jax`.
+They are kept in `files.cache_dir()`.
 The published RVRT weights are licensed CC-BY-NC-4.0: not for commercial use.
 """
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.files import cache_dir
 
 ASSETS = Path(__file__).parents[1] / "assets"
 RVRT_LICENSE = "CC-BY-NC-4.0"
@@ -46,14 +46,6 @@ WEIGHTS = {
     name: Weight(**entry)
     for name, entry in json.loads((ASSETS / "weights.json").read_text()).items()
 }
-
-
-def cache_dir() -> Path:
-    """Returns the folder that fetched weights are kept in; it need not exist."""
-    if own := os.environ.get("RVRT_JAX_CACHE"):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rvrt_jax"
 
 
 def find(name: str) -> tuple[Path, Weight | None]:

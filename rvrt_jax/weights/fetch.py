@@ -16,9 +16,9 @@ import numpy as np
 
 from rvrt_jax import packages
 from rvrt_jax.errors import UserError
-from rvrt_jax.files import replacing
+from rvrt_jax.files import cache_dir, replacing
 from rvrt_jax.weights import array_pickle, families, lpips, pth, state_dict
-from rvrt_jax.weights.catalogue import WEIGHTS, Weight, cache_dir, names
+from rvrt_jax.weights.catalogue import WEIGHTS, Weight, names
 
 _CHUNK = 1 << 20
 

@@ -18,6 +18,7 @@ import pytest
 from helpers import lpips_jax
 
 from rvrt_jax.errors import UserError
+from rvrt_jax.files import cache_dir
 from rvrt_jax.weights import __main__ as command
 from rvrt_jax.weights import catalogue, fetch, pth, state_dict
 
@@ -329,9 +330,9 @@ def test_addresses_of_the_published_files():
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("RVRT_JAX_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert catalogue.cache_dir() == tmp_path / "rvrt_jax"
+    assert cache_dir() == tmp_path / "rvrt_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert catalogue.cache_dir() == Path.home() / ".cache" / "rvrt_jax"
+    assert cache_dir() == Path.home() / ".cache" / "rvrt_jax"
 
 
 def test_runs_as_a_program():
