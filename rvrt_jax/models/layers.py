@@ -150,12 +150,13 @@ def scan(module: nn.Module, body, carry, xs, *, remat: Remat = False, constant: 
     Returns (carry, ys). remat: as in `map_scan`. constant: what the first so many steps return is
     constant to the gradient, or the last -constant ones; nothing is kept of them for it.
     """
+    if module.is_initializing():
+        return _one_step(module, body, carry, xs)
     loop = nn.scan(
         rematerialised(body, remat),
         variable_broadcast="params",
         split_rngs={"params": False},
-        # Only making parameters needs the check, which traces the body a second time.
-        check_constancy_invariants=module.is_initializing(),
+        check_constancy_invariants=False,  # it traces the body twice, and only `init` needs it
     )
     if not constant:
         return loop(module, carry, xs)
@@ -172,6 +173,17 @@ def scan(module: nn.Module, body, carry, xs, *, remat: Remat = False, constant: 
     carry, before = calls[0](module, carry, first)
     carry, after = calls[1](module, carry, second)
     return carry, jax.tree.map(lambda x, y: jnp.concatenate([x, y]), before, after)
+
+
+def _one_step(module: nn.Module, body, carry, xs):
+    """Makes the parameters of `body`, and results of the right shapes, without a loop.
+
+    A loop is traced three times as long, and there is nothing to loop over: of `init`, parameters
+    alone are kept. They are those that the loop would draw.
+    """
+    steps = len(jax.tree.leaves(xs)[0])
+    carry, y = body(module, carry, jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), xs))
+    return carry, jax.tree.map(lambda y: jnp.broadcast_to(y, (steps, *y.shape)), y)
 
 
 def to_clips(x: Array, n: int) -> Array:

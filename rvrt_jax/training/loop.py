@@ -12,7 +12,7 @@ from rvrt_jax import models, parallel
 from rvrt_jax.data import pipeline
 from rvrt_jax.data.options import DataOptions
 from rvrt_jax.models.contract import Network
-from rvrt_jax.training import checkpoint, checks, optim, run_folder, state, step, validation
+from rvrt_jax.training import ahead, checkpoint, checks, optim, run_folder, state, step, validation
 from rvrt_jax.training.checkpoint import Checkpoints
 from rvrt_jax.training.logs import Logs, Meter
 from rvrt_jax.training.settings import Settings
@@ -80,12 +80,13 @@ def run(config: Config, workdir: str | Path) -> None:
     data = iter(dataset)
     silent = not parallel.is_first_host()
     with Checkpoints(workdir) as checkpoints, stop_signals() as stop:
-        abstract = state.abstract(settings, model)
-        checkpoints.check_space(abstract)
-        restored = checkpoints.restore(abstract, data)
+        restored = None
+        if checkpoints.latest() is not None:
+            restored = checkpoints.restore(state.abstract(settings, model), data)
         current = restored
         if current is None:
             current = state.fresh(settings, model, recipe.network)
+        checkpoints.check_space(current)
         with Logs(workdir, start=int(current.step), steps=settings.steps, silent=silent) as logs:
             logs.message(_greeting(current, model, settings, workdir))
             if restored is not None and changes:
@@ -112,7 +113,7 @@ class _Loop:
         """Trains until all steps are done or a stop is requested."""
         settings = self.settings
         groups = optim.learning_groups(settings, self.model.parameter_groups())
-        train = step.programs(settings, self.model, groups)
+        train = ahead.Programs(step.programs(settings, self.model, groups))
         meter = Meter(self.logs, every=settings.log_every, max_skipped=settings.max_skipped)
         done = int(current.step)
         compiled: frozenset[str] | None = None
@@ -125,6 +126,9 @@ class _Loop:
             with self.logs.untimed(when=frozen != compiled):  # the call that compiles
                 current, values = train(frozen)(current, batch)
             compiled = frozen
+            thawed = optim.frozen_next(groups, done, settings.steps)
+            if thawed is not None:
+                train.prepare(thawed, current, batch)
             done += 1
             meter.push(done, values)
 

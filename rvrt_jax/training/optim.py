@@ -118,6 +118,12 @@ def frozen_at(groups: Sequence[Group], step: int) -> frozenset[str]:
     return frozenset(group.name for group in groups if step < group.frozen_steps)
 
 
+def frozen_next(groups: Sequence[Group], step: int, steps: int) -> frozenset[str] | None:
+    """Returns what will be frozen when the next group thaws, None if none does before `steps`."""
+    thaws = [group.frozen_steps for group in groups if step < group.frozen_steps < steps]
+    return frozen_at(groups, min(thaws)) if thaws else None
+
+
 def adam(
     groups: Sequence[Group],
     *,

@@ -19,7 +19,7 @@ from rvrt_jax import parallel
 from rvrt_jax.data import degrade
 from rvrt_jax.errors import UserError
 from rvrt_jax.evaluation import metrics
-from rvrt_jax.training import checkpoint, optim, validation
+from rvrt_jax.training import ahead, checkpoint, optim, validation
 
 
 def _assert_same(a, b) -> None:
@@ -255,3 +255,37 @@ def test_work_is_shared_out_over_devices_in_order(monkeypatch):
     assert {device for device, _ in done[:3]} == set(devices)
     with pytest.raises(ZeroDivisionError):
         parallel.share_devices(lambda device, item: 1 // item, [1, 0, 2])
+
+
+def test_the_step_after_a_thaw_is_compiled_while_the_ones_before_run(tmp_path, caplog):
+    jax.config.update("jax_log_compiles", True)  # in all threads, unlike jax.log_compiles()
+    try:
+        with caplog.at_level("WARNING"):
+            run(tmp_path, steps=4, flow_freeze_steps=2, eval_every=100)
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    compiled = [r for r in caplog.records if r.getMessage().startswith("Compiling jit(_fun)")]
+    assert [r.threadName.startswith("compile_ahead") for r in compiled] == [False, True]
+
+
+def test_what_fails_to_compile_ahead_is_told_when_it_is_needed():
+    class Broken:
+        def lower(self, *_):
+            raise MemoryError("too large")
+
+    programs = ahead.Programs(lambda frozen: Broken())
+    programs.prepare(frozenset(), "state", "batch")
+    with pytest.raises(MemoryError, match="too large"):
+        programs(frozenset())
+    assert isinstance(programs(frozenset({"flow"})), Broken)
+
+
+def test_the_next_thaw_is_found():
+    groups = [
+        optim.Group("flow", "spynet", frozen_steps=3),
+        optim.Group("rest", "", frozen_steps=5),
+    ]
+    assert optim.frozen_next(groups, 0, 9) == optim.frozen_next(groups, 2, 9) == {"rest"}
+    assert optim.frozen_next(groups, 3, 9) == frozenset()
+    assert optim.frozen_next(groups, 5, 9) is None
+    assert optim.frozen_next(groups, 3, 5) is None  # the run ends first
