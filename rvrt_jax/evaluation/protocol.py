@@ -34,9 +34,9 @@ from rvrt_jax.evaluation.score import (
 )
 from rvrt_jax.evaluation.test_sets import MIDDLE, PUBLISHED, TEST_SETS, Job, TestClip, find, opened
 from rvrt_jax.media.frames import to_float
-from rvrt_jax.models.contract import Network, Params
+from rvrt_jax.models.contract import Network, Params, slides
 from rvrt_jax.restoration.plan import plan_tiles
-from rvrt_jax.restoration.restore import restore_stream
+from rvrt_jax.restoration.restore import restore_frame, restore_stream
 from rvrt_jax.restoration.settings import RestoreSettings
 
 
@@ -131,11 +131,11 @@ def _restored(
         return
     video = list(frames)
     (middle,) = truth
-    mirrored = model.window is None  # networks with a window were given the septuplet as it is
-    restored = list(
-        restore_stream(model, params, video + video[::-1] if mirrored else video, settings)
-    )
-    result = (restored[MIDDLE] + restored[-1 - MIDDLE]) / 2 if mirrored else restored[MIDDLE]
+    if slides(model):  # these were given the septuplet as it is
+        result = restore_frame(model, params, video, MIDDLE, settings)
+    else:
+        restored = list(restore_stream(model, params, video + video[::-1], settings))
+        result = (restored[MIDDLE] + restored[-1 - MIDDLE]) / 2
     yield scores.add(result, middle)
 
 

@@ -14,11 +14,12 @@ import numpy as np
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.contract import Network, Params
+from rvrt_jax.models.contract import Network, Params, WindowNetwork
+from rvrt_jax.restoration import sliding
 from rvrt_jax.restoration.inputs import Frames, as_clip
 from rvrt_jax.restoration.plan import plan_tiles
 from rvrt_jax.restoration.runner import Device, Runner
-from rvrt_jax.restoration.segments import segments
+from rvrt_jax.restoration.segments import Segment, segments
 from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.restoration.tiling import join_time
 
@@ -93,6 +94,29 @@ def restore_stream(
     for block in restored_blocks(model, params, [frames], settings, **options):
         yield from (frame.copy() for frame in np.asarray(block))  # views would keep the block
         del block
+
+
+def restore_frame(
+    model: WindowNetwork,
+    params: Params,
+    frames: Sequence[np.ndarray],
+    index: int,
+    settings: RestoreSettings,
+) -> np.ndarray:
+    """Restores one frame of a short clip with a network that has a window, and no other.
+
+    frames: each [h, w, 3]. index: whose number it is. settings: as for `restore_stream`, which
+    gives the same frame among all. Returns float32 [scale * h, scale * w, 3].
+    """
+    settings = settings.checked(model)
+    (scene,) = checked_scenes([frames])
+    held = dict(enumerate(scene))
+    border = settings.border or str(model.border)
+    window = sliding.frame_indices(index, len(held), int(model.window or 1), border)
+    segment = Segment(0, 1, {i: held[i] for i in sorted(set(window))}, [window], opens_scene=True)
+    with Runner(model, params, settings) as runner:
+        ((_, block),) = runner.blocks([segment])
+        return np.asarray(block)[0].copy()
 
 
 def restored_blocks(

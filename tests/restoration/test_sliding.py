@@ -15,7 +15,7 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.restoration import plan as planning
 from rvrt_jax.restoration import programs, segments, sliding
 from rvrt_jax.restoration.ensemble import TURNS, turned, turned_back
-from rvrt_jax.restoration.restore import restore, restore_stream
+from rvrt_jax.restoration.restore import restore, restore_frame, restore_stream
 from rvrt_jax.restoration.settings import RestoreSettings
 
 
@@ -213,3 +213,18 @@ def test_the_plan_is_what_the_compiler_says(monkeypatch):
     assert plan.device_bytes == network + planning.frame_bytes(model, (1, 0, 0), (0, 0, 0), size)[0]
     with pytest.raises(UserError, match="no tile fits the memory"):
         planning.plan_tiles(model, PARAMS, size, auto, budget=budget(1, 1))
+
+
+@pytest.mark.parametrize("index", [0, 3])
+@pytest.mark.parametrize("tile", [None, (2, 16, 16)])
+def test_one_frame_alone_is_the_one_among_all(index, tile, monkeypatch):
+    model = Slide()
+    video = np.random.default_rng(0).random((7, 20, 24, 3)).astype(np.float32)
+    settings = RestoreSettings(tile, (2, 4, 4), border="reflection")
+    every = list(restore_stream(model, PARAMS, iter(video), settings))
+    calls = []
+    fuse = programs.fuse
+    monkeypatch.setattr(programs, "fuse", lambda *args: calls.append(1) or fuse(*args))
+    alone = restore_frame(model, PARAMS, list(video), index, settings)
+    np.testing.assert_array_equal(alone, every[index])
+    assert len(calls) == (1 if tile is None else 4)  # one window for each tile
