@@ -9,6 +9,7 @@ each has half the size of the one before.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
@@ -17,6 +18,7 @@ from jax import Array
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import memory
 from rvrt_jax.models.contract import ParameterGroup, Size
+from rvrt_jax.models.each_frame import each_frame
 from rvrt_jax.models.layers import Conv, Dtype, ResidualBlock, leaky_relu, map_scan
 from rvrt_jax.models.pcd import PcdAlign, Pyramid, enlarge
 from rvrt_jax.models.tsa import TsaFusion
@@ -210,7 +212,7 @@ class EDVR(nn.Module):
         if channels != 3:
             raise UserError(f"the video has {channels} channels; EDVR takes 3 (RGB).")
         frames = jnp.moveaxis(video.astype(jnp.float32), 1, 0)
-        pyramids = map_scan(self, EDVR.features, frames, remat=self.remat)
+        pyramids = each_frame(self, "features", frames, remat=self.remat)
         return self.fuse(pyramids, frames[self.centre])[:, None]
 
     def features(self, frames: Array) -> Pyramid:
@@ -234,14 +236,10 @@ class EDVR(nn.Module):
         pyramids: of `features`, with the frames of the windows in front, [num_frame, b, h, w, c].
         middle: the frames themselves, [b, h, w, 3]. Returns float32 [b, scale * h, scale * w, 3].
         """
-        full, half, quarter = (level[self.centre] for level in pyramids)
-        reference = full, half, quarter
-
-        def align(module: EDVR, neighbour: Pyramid) -> tuple[Array, Array]:
-            return module.pcd_align(neighbour, reference)
-
-        # One frame at a time, so that memory does not grow with the window.
-        aligned, sizes = map_scan(self, align, pyramids, remat=self.remat)
+        reference = jax.tree.map(lambda level: level[self.centre], pyramids)
+        aligned, sizes = each_frame(
+            self.pcd_align, "__call__", pyramids, reference, remat=self.remat
+        )
         self.sow("intermediates", "offset_lengths", sizes)
         self._report("offset_mean", sizes[..., 0].mean())
         self._report("offset_max", sizes[..., 1].max())

@@ -37,7 +37,7 @@ class DeformPack(nn.Module):
     """A 3x3 modulated deformable convolution whose offsets come from other features.
 
     x, guide: [b, h, w, c], to be sampled and to say where. Returns [b, h, w, c], and the mean and
-    the maximum of the offsets' absolute values, float32 [2], in pixels of x.
+    the maximum of the offsets' absolute values, float32 [b, 2], in pixels of x.
     """
 
     groups: int
@@ -63,14 +63,15 @@ class DeformPack(nn.Module):
             + bias[None, None, None]
         )
         size = jnp.abs(jax.lax.stop_gradient(offsets))
-        return out, jnp.stack([size.mean(), size.max()])
+        size = size.reshape(len(size), -1)
+        return out, jnp.stack([size.mean(-1), size.max(-1)], axis=-1)
 
 
 class PcdAlign(nn.Module):
     """Aligns a frame's pyramid to the middle frame's, from coarse to fine, then once more.
 
     Returns the aligned features of the finest level, [b, h, w, c], and the offsets' mean and
-    maximum of the four deformable convolutions (levels 3, 2, 1, cascade), float32 [4, 2].
+    maximum of the four deformable convolutions (levels 3, 2, 1, cascade), float32 [b, 4, 2].
     """
 
     groups: int
@@ -107,4 +108,4 @@ class PcdAlign(nn.Module):
         guide = leaky_relu(conv(name="cas_offset_conv1")(concatenate(aligned, middle[0])))
         guide = leaky_relu(conv(name="cas_offset_conv2")(guide))
         aligned, size = pack(name="cas_dcnpack")(aligned, guide)
-        return leaky_relu(aligned), jnp.stack([*sizes, size])
+        return leaky_relu(aligned), jnp.stack([*sizes, size], axis=1)
