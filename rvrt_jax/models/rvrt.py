@@ -81,11 +81,9 @@ class Branch(nn.Module):
         def nothing(branch: "Branch") -> tuple[Array, Array, Array]:
             return jnp.zeros_like(hidden), jnp.zeros_like(flows), jnp.zeros(2)
 
-        if self.is_initializing():  # parameters cannot be made in one branch of a condition alone
-            aligned, refined, residues = align(self)
-        else:
-            # One program for all clips, not another for the first: half the memory of short videos.
-            aligned, refined, residues = nn.cond(is_first, nothing, align, self)
+        # One program for all clips halves the memory of short videos; `init` needs the alignment.
+        found = align(self) if self.is_initializing() else nn.cond(is_first, nothing, align, self)
+        aligned, refined, residues = found
         hidden = self.refine(earlier, aligned)
         return hidden, (hidden, refined, residues)
 
