@@ -3,16 +3,21 @@
     python benchmarks/pipeline.py                      # made-up sets of full-size frames
     python benchmarks/pipeline.py --workers 0 4 8
     python benchmarks/pipeline.py --data '{"dataset": "reds", "root": "data", "num_frames": 30}'
+    python benchmarks/pipeline.py --beside ../before   # and a checkout of another version
 
 Samples are those of the published recipes: 256x256 crops of 30 frames of 1280x720 (REDS), of 16
 pairs of that size (GoPro), of 16 frames of 854x480 with noise (DAVIS), and REDS's also from a video
 file. The frames are bundled clips, laid side by side, so that decoding costs what real frames do.
+With --beside the other version measures the sets that it prepares itself, after this one.
 Keep the workers' rate above the training step's clips per second, or the device waits.
 """
 
 import argparse
 import itertools
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -98,11 +103,23 @@ def samples_per_second(config: dict[str, Any], *, workers: int, samples: int) ->
     return samples / (time.perf_counter() - start)
 
 
+def other_version(folder: Path, *, workers: list[int], samples: int) -> list[dict[str, Any]]:
+    """Returns the rows that another checkout's benchmark measures."""
+    with tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, "benchmarks/pipeline.py", "--results", results]
+        command += ["--samples", str(samples), "--workers", *map(str, workers)]
+        environment = os.environ | {"PYTHONPATH": str(folder.absolute())}
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+        return json.loads(Path(results, "pipeline.json").read_text())["rows"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the input pipeline.")
     parser.add_argument("--data", type=json.loads, help="JSON, config.data of a set of your own")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--sets", nargs="+", help="of the made-up sets, these alone")
+    parser.add_argument("--beside", type=Path, help="a checkout of another version")
     parser.add_argument("--results", type=Path, default=measure.RESULTS)
     args = parser.parse_args()
     flags.FLAGS.mark_as_parsed()  # worker processes read them
@@ -114,6 +131,7 @@ def main() -> None:
             cases = {own["dataset"]: own}
         else:
             cases = made_up(Path(folder))
+            cases = {name: cases[name] for name in args.sets or cases}
         for name, config in cases.items():
             for workers in args.workers:
                 rate = samples_per_second(config, workers=workers, samples=args.samples)
@@ -127,8 +145,17 @@ def main() -> None:
                     }
                 )
                 measure.print_table(rows[-1:])
+    result = {"samples": args.samples, "rows": rows}
     measure.print_table(rows)
-    measure.write("pipeline", {"samples": args.samples, "rows": rows}, args.results)
+    if args.beside:
+        result["beside"] = other_version(args.beside, workers=args.workers, samples=args.samples)
+        for row in rows:
+            pair = row["data"], row["workers"]
+            for before in result["beside"]:
+                if (before["data"], before["workers"]) == pair:
+                    factor = row["samples_per_s"] / before["samples_per_s"]
+                    print(f"{pair[0]}, {pair[1]} workers: {factor:.2f} times {args.beside}'s rate")
+    measure.write("pipeline", result, args.results)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import abc
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,48 @@ from rvrt_jax.errors import UserError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 BUNDLED = ASSETS / "clips"
+
+
+class Frames(abc.ABC):
+    """Some frames of a clip, of which parts are looked at. shape: (frames, height, width)."""
+
+    shape: tuple[int, int, int]
+
+    @abc.abstractmethod
+    def crop(
+        self,
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+        *,
+        only: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """Returns a part of all frames, or of `only` those, uint8 [t, height, width, 3].
+
+        May be a view.
+        """
+
+
+class WholeFrames(Frames):
+    """Frames that have been read whole, uint8 [t, h, w, 3]."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self._frames = frames
+        t, h, w = frames.shape[:3]
+        self.shape = (t, h, w)
+
+    def crop(
+        self,
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+        *,
+        only: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        frames = self._frames if only is None else self._frames[list(only)]
+        return frames[:, top : top + height, left : left + width]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +75,16 @@ class SourceClip(abc.ABC):
     @abc.abstractmethod
     def read(self, start: int, stop: int, step: int = 1) -> np.ndarray:
         """Returns frames start, start + step, ... before stop, uint8 [t, h, w, 3]; maybe a view."""
+
+    def select(
+        self, start: int, stop: int, step: int = 1, *, beside: Frames | None = None
+    ) -> Frames:
+        """Returns what `read` does, of which only parts need to be decoded.
+
+        beside: the same frames of the clip that this one is stored with.
+        """
+        del beside
+        return WholeFrames(self.read(start, stop, step))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ no BLAS, whose threads would fight with the training for the cores.
 
 import functools
 
+import cv2
 import numpy as np
 
 # BD: Gaussian of 12 taps (2 * ceil(3 * sigma) + 2), every 4th pixel.
@@ -82,22 +83,42 @@ def _check_multiple(clip: np.ndarray, scale: int) -> None:
 
 def _resample(image: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     """Applies both axes' taps; uint8 is computed in float32 and rounded."""
-    if image.dtype == np.uint8:
+    h, w, c = image.shape[-3:]
+    size = rows[0].shape[1], columns[0].shape[1]
+    result = np.empty((*image.shape[:-3], *size, c), image.dtype)
+    # A frame at a time, which stays in the processor's cache, and the axis that is summed along in
+    # front, so that a tap is a few long lines.
+    for frame, into in zip(image.reshape(-1, h, w, c), result.reshape(-1, *size, c), strict=True):
+        x = _turned(frame).reshape(w, h * c)
+        if image.dtype == np.uint8:
+            x = x.astype(np.float32) / np.float32(255)
         # In [0, 1], columns first: the rounding of ties then agrees with the usual LR files.
-        unit = image.astype(np.float32) / np.float32(255)
-        result = _along(_along(unit, columns, -2), rows, -3) * np.float32(255)
-        return np.rint(result).clip(0, 255).astype(np.uint8)
-    return _along(_along(image, columns, -2), rows, -3)
+        x = _along(x, columns).reshape(size[1], h, c)
+        x = _turned(x).reshape(h, size[1] * c)
+        x = _along(x, rows).reshape(*size, c)
+        if image.dtype == np.uint8:
+            x = np.rint(x * np.float32(255)).clip(0, 255)
+        into[...] = x
+    return result
 
 
-def _along(x: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
-    """Sums weight * pixel over the taps of one axis (-3 or -2), in a fixed order."""
+def _turned(frame: np.ndarray) -> np.ndarray:
+    """Returns [h, w, c] as a new [w, h, c]."""
+    if frame.shape[-1] > 4:
+        return np.ascontiguousarray(frame.swapaxes(0, 1))
+    return cv2.transpose(frame)  # ten times as fast
+
+
+def _along(x: np.ndarray, taps: Taps) -> np.ndarray:
+    """Sums weight * line over the taps, in a fixed order: [n, m] to [results, m]."""
     index, weights = taps
-    weights = weights.astype(x.dtype)[..., None, None]
-    weights = weights if axis == -3 else weights[..., 0]
-    result = weights[0] * np.take(x, index[0], axis)
+    weights = weights.astype(x.dtype)[..., None]
+    result = weights[0] * x[index[0]]
+    part = np.empty_like(result)
     for i in range(1, len(index)):
-        result += weights[i] * np.take(x, index[i], axis)
+        np.take(x, index[i], axis=0, out=part, mode="clip")  # "raise" would copy once more
+        part *= weights[i]
+        result += part
     return result
 
 

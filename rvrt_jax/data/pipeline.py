@@ -24,26 +24,29 @@ def train(
     shard_index: int = 0,
     shard_count: int = 1,
     start: int = 0,
+    targets: slice = slice(None),
 ) -> grain.IterDataset:
     """Returns an endless dataset of batches; its iterators' state can be saved and restored.
 
     batch_size: of this shard. Shards of the same seed share no sample. start: how many batches to
     leave out. A batch depends on the seed and its number alone: over all shards it has the same
     samples whatever their count and the number of workers.
-    Batches hold float32: lq [b, t, gt_size/scale, gt_size/scale, c] and gt [b, t, gt_size, gt_size,
-    3], as `Sampler.map` says.
+    targets: which frames of GT are wanted. Batches hold lq [b, t, gt_size/scale, gt_size/scale, c]
+    and gt [b, t', gt_size, gt_size, 3], uint8 but for noisy lq, as `Sampler.map` says: a quarter of
+    what float32 takes on its way from workers to devices.
     Raises UserError before the first batch if the data is missing or does not fit the options.
     """
     dataset = (
         grain.MapDataset.range(start * batch_size * shard_count, SAMPLES)[shard_index::shard_count]
-        .map(Sampler(options, seed))
+        .map(Sampler(options, seed, targets))
         .batch(batch_size, drop_remainder=True)
     )
     if options.num_workers:
         # The threads of a worker make whole batches; more than one would only hold more of them.
         batches = max(1, options.prefetch // batch_size)
         begin = workers.prepare()  # makes room, too
-        _check_shared_memory(options, batch_size, held=options.num_workers * (batches + 1))
+        held = options.num_workers * (batches + 1)
+        _check_shared_memory(options, held * batch_size * sample_bytes(options, targets))
         return dataset.to_iter_dataset(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         ).mp_prefetch(
@@ -60,12 +63,20 @@ def train(
     )
 
 
-def _check_shared_memory(options: DataOptions, batch_size: int, *, held: int) -> None:
-    """Raises UserError if `held` batches, which workers hand over there, do not fit /dev/shm."""
+def sample_bytes(options: DataOptions, targets: slice = slice(None)) -> int:
+    """Returns how large a sample is, with `targets` of its GT frames."""
+    frames = options.sample_frames
+    wanted = len(range(*targets.indices(frames)))
+    lq = options.channels * (options.gt_size // options.scale) ** 2
+    if options.degradation == NOISE:
+        lq *= np.dtype(np.float32).itemsize
+    return wanted * 3 * options.gt_size**2 + frames * lq
+
+
+def _check_shared_memory(options: DataOptions, needed: int) -> None:
+    """Raises UserError if the batches that workers hand over there do not fit /dev/shm."""
     if not workers.SHARED_MEMORY.is_dir():
         return
-    pixels = 3 * options.gt_size**2 + options.channels * (options.gt_size // options.scale) ** 2
-    needed = held * batch_size * options.sample_frames * pixels * 4
     free = shutil.disk_usage(workers.SHARED_MEMORY).free
     if needed > free:
         raise UserError(

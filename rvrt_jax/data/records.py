@@ -1,7 +1,11 @@
-"""Clips of the published sets, as prepared by rvrt_jax.data.prepare: ranges of TFDS records."""
+"""Clips of the published sets, as prepared by rvrt_jax.data.prepare: ranges of TFDS records.
+
+Records of version 1.1 hold frames in tiles; those of version 1.0 hold image files, and are read
+whole.
+"""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rvrt_jax.data import published
-from rvrt_jax.data.clips import SourceClip
+from rvrt_jax.data import published, tiles
+from rvrt_jax.data.clips import Frames, SourceClip
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
 from rvrt_jax.media.frame_source import FrameSource, to_8_bit
@@ -29,13 +33,48 @@ class RecordClip(SourceClip):
         return f"{self.folder}, {self.split}, clip {self.name}, {self.stream}"
 
     def read(self, start: int, stop: int, step: int = 1) -> np.ndarray:
+        return self.select(start, stop, step).crop(0, 0, self.height, self.width)
+
+    def select(
+        self, start: int, stop: int, step: int = 1, *, beside: Frames | None = None
+    ) -> "SelectedFrames":
+        if isinstance(beside, SelectedFrames):
+            return SelectedFrames(self, beside.examples)
         records = _records(self.folder, self.split)
-        frames = []
-        for k in range(start, min(stop, self.frames), step):
-            record = records[self.first + k]
-            where = f"{self}, {record['frame'].decode()}"
-            frames.append(to_8_bit(images.decode(Path(where), record[self.stream])))
-        return np.stack(frames)
+        times = range(start, min(stop, self.frames), step)
+        return SelectedFrames(self, [records[self.first + k] for k in times])
+
+
+class SelectedFrames(Frames):
+    """Frames of a prepared clip, of which those in tiles are decoded where they are looked at."""
+
+    def __init__(self, clip: RecordClip, examples: list[dict[str, Any]]) -> None:
+        """examples: records with both streams, so that the other one's need not be read again."""
+        self.clip, self.examples = clip, examples
+        self.shape = len(examples), clip.height, clip.width
+        self._whole: dict[int, np.ndarray] = {}  # decoded frames that are not in tiles
+
+    def crop(
+        self,
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+        *,
+        only: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        numbers = range(len(self.examples)) if only is None else only
+        return np.stack([self._part(k, top, left, height, width) for k in numbers])
+
+    def _part(self, k: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        example = self.examples[k]
+        content = example[self.clip.stream]
+        where = f"{self.clip}, {example['frame'].decode()}"
+        if tiles.is_tiled(content):
+            return to_8_bit(tiles.crop(content, top, left, height, width, where=where))
+        if k not in self._whole:
+            self._whole[k] = to_8_bit(images.decode(Path(where), content))
+        return self._whole[k][top : top + height, left : left + width]
 
 
 class RecordFrames(FrameSource):
@@ -115,6 +154,11 @@ def find(root: str | Path, name: str, *, lq: bool | str) -> Path:
             "all but one away."
         )
     return folders[wanted[0]]
+
+
+def example(folder: Path, split: str, number: int) -> dict[str, Any]:
+    """Returns a record as it is stored: clip, frame and streams as bytes."""
+    return _records(str(folder), split)[number]
 
 
 def kinds(root: str | Path, name: str) -> dict[str, Path]:

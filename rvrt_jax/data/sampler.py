@@ -10,25 +10,29 @@ import numpy as np
 
 from rvrt_jax.data import blur, camera, corpus, degrade
 from rvrt_jax.data.augment import augment
-from rvrt_jax.data.clips import SourceClip
+from rvrt_jax.data.clips import Frames, SourceClip, WholeFrames
 from rvrt_jax.data.options import MOTION_BLUR, NOISE, DataOptions
 
 
 class Sampler(grain.transforms.Map):
     """Makes sample number `index`. Picklable: each process opens the files for itself."""
 
-    def __init__(self, options: DataOptions, seed: int):
-        """Raises UserError if the data is missing or does not fit the options."""
+    def __init__(self, options: DataOptions, seed: int, targets: slice = slice(None)):
+        """targets: which frames of a sample's GT are wanted.
+
+        Raises UserError if the data is missing or does not fit the options.
+        """
         self.options = options
         self.seed = seed
+        self.targets = targets
         self.videos, self.photos = corpus.load(options)
         self._video_weights = np.cumsum([pair.gt.weight for pair in self.videos])
         self._photo_weights = np.cumsum([photo.weight for photo in self.photos])
 
     def map(self, index: int) -> dict[str, np.ndarray]:
-        """Returns {"lq": [t, h, w, c], "gt": [t, scale*h, scale*w, 3]}, float32.
+        """Returns {"lq": [t, h, w, 3], "gt": [t, scale*h, scale*w, 3]}, uint8.
 
-        All values but noise are in [0, 1]. c is 3, or 4 with noise, whose level / 255 comes last.
+        With noise lq is float32 [t, h, w, 4], 1 for 255, with its level / 255 as the last channel.
         """
         rng = np.random.default_rng([self.seed, index])
         if rng.random() < self.options.photo_fraction:
@@ -38,10 +42,11 @@ class Sampler(grain.transforms.Map):
         lq, gt = augment((lq, gt), rng, reverse=self.options.reverse_fraction)
         if self.options.mirror:
             lq, gt = mirrored(lq), mirrored(gt)
-        lq, gt = to_float(lq), to_float(gt)
+        if len(gt) == len(lq):
+            gt = gt[self.targets]
         if self.options.degradation == NOISE:
-            lq = noisy(lq, rng.uniform(*self.options.sigma), rng)
-        return {"lq": lq, "gt": gt}
+            lq = noisy(to_float(lq), rng.uniform(*self.options.sigma), rng)
+        return {"lq": np.ascontiguousarray(lq), "gt": np.ascontiguousarray(gt)}
 
     def _video(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draws a clip and num_frames of it, evenly spaced; returns crops of them."""
@@ -49,14 +54,19 @@ class Sampler(grain.transforms.Map):
         if self.options.degradation == MOTION_BLUR:
             return self._filmed_blurred(pair.gt, rng)
         start, stop, step = self._times(pair.gt, rng)
-        frames = degrade.mod_crop(pair.gt.read(start, stop, step), self.options.scale)
+        frames = pair.gt.select(start, stop, step)
         if pair.lq is not None:
-            return self._cropped(pair.lq.read(start, stop, step), frames, rng)
-        h, w = frames.shape[1:3]
+            return self._cropped(pair.lq.select(start, stop, step, beside=frames), frames, rng)
+        h, w = self._usable(frames)
         room = min(h, w) >= self._view_size() + 2 * camera.BORDER
         if room and rng.random() < self.options.camera_fraction:
-            return self._degraded(self._layer(frames, self._path(rng), rng))
+            return self._degraded(self._layer(frames.crop(0, 0, h, w), self._path(rng), rng))
         return self._as_filmed(frames, rng)
+
+    def _usable(self, frames: Frames) -> tuple[int, int]:
+        """Returns height and width, cut to multiples of the scale."""
+        _, h, w = frames.shape
+        return h - h % self.options.scale, w - w % self.options.scale
 
     def _filmed_blurred(
         self, clip: SourceClip, rng: np.random.Generator
@@ -75,7 +85,8 @@ class Sampler(grain.transforms.Map):
             frame = np.asarray(clip.read(start, start + 1))
             return self._degraded(self._layer(frame, self._path(rng), rng))
         frames = clip.read(start, stop)
-        return self._as_filmed(frames[blur.exposures(options.num_frames, step, moments)], rng)
+        exposed = frames[blur.exposures(options.num_frames, step, moments)]
+        return self._as_filmed(WholeFrames(exposed), rng)
 
     def _times(
         self, clip: SourceClip, rng: np.random.Generator, *, moments: int = 1
@@ -91,31 +102,37 @@ class Sampler(grain.transforms.Map):
     def _view_size(self) -> int:
         return self.options.gt_size + 2 * self.options.margin
 
-    def _place(self, frames: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+    def _place(self, frames: Frames, rng: np.random.Generator) -> tuple[int, int]:
         """Returns the top left corner of the most interesting of a few crops of `frames`."""
         size, scale = self.options.gt_size, self.options.scale
-        room = (np.array(frames.shape[1:3]) - size) // scale
+        room = (np.array(self._usable(frames)) - size) // scale
         places = [scale * rng.integers(0, room + 1) for _ in range(self.options.tries)]
         if len(places) > 1:
-            places.sort(key=lambda p: -interest(frames[:, p[0] : p[0] + size, p[1] : p[1] + size]))
+            ends = sorted({0, frames.shape[0] - 1})
+            places.sort(key=lambda p: -interest(frames.crop(*map(int, p), size, size, only=ends)))
         return int(places[0][0]), int(places[0][1])
 
     def _cropped(
-        self, lq: np.ndarray, gt: np.ndarray, rng: np.random.Generator
+        self, lq: Frames, gt: Frames, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Crops both at the same place."""
+        """Crops both at the same place; of GT no other frame than a middle one that is wanted."""
         (y, x), size, scale = self._place(gt, rng), self.options.gt_size, self.options.scale
-        top, left, n = y // scale, x // scale, size // scale
-        return lq[:, top : top + n, left : left + n], gt[:, y : y + size, x : x + size]
+        n, middle = size // scale, self.options.num_frames // 2
+        # Played backwards, too, it is the middle one.
+        alone = self.targets == slice(middle, middle + 1) and self.options.sample_frames % 2 == 1
+        return (
+            lq.crop(y // scale, x // scale, n, n),
+            gt.crop(y, x, size, size, only=[middle] if alone else None),
+        )
 
-    def _as_filmed(
-        self, frames: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _as_filmed(self, frames: Frames, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Crops; the LR crop equals the same crop of the whole frames' LR."""
         size, margin = self.options.gt_size, self.options.margin
         y, x = self._place(frames, rng)
+        h, w = self._usable(frames)
         top, left = min(margin, y), min(margin, x)
-        around = frames[:, y - top : y + size + margin, x - left : x + size + margin]
+        bottom, right = min(y + size + margin, h), min(x + size + margin, w)
+        around = frames.crop(y - top, x - left, bottom - y + top, right - x + left)
         return self._degraded(np.ascontiguousarray(around), top=top, left=left)
 
     def _photo(self, rng: np.random.Generator) -> np.ndarray:

@@ -46,6 +46,11 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
+def is_png(data: bytes) -> bool:
+    """Tells whether a file's content is a PNG image, by its first bytes."""
+    return data.startswith(_PNG_SIGNATURE)
+
+
 def read(path: Path) -> np.ndarray:
     """Reads an image as RGB, [h, w, 3], uint8 or uint16.
 

@@ -71,6 +71,7 @@ def run(config: Config, workdir: str | Path) -> None:
         batch_size=settings.batch_size // jax.process_count(),
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
+        targets=step.targets(settings, model),
     )
     clips = pipeline.validation(recipe.data)
     if settings.init_from and not checkpoint.exists(workdir):

@@ -40,8 +40,11 @@ def programs(
         )
         return prediction[:, -last:], motion(sowed)  # -0: all
 
+    wanted = targets(settings, model)
+
     def select(gt: jax.Array) -> jax.Array:
-        return gt[:, -last:] if model.window is None else gt[:, model.centre : model.centre + 1]
+        # The input may have left the others out.
+        return gt if model.window is not None and gt.shape[1] == 1 else gt[:, wanted]
 
     loss = losses.chosen(settings)
 
@@ -64,6 +67,13 @@ def programs(
     return compiled
 
 
+def targets(settings: Settings, model: Network) -> slice:
+    """Returns which frames of the ground truth the loss needs."""
+    if model.window is None:
+        return slice(-settings.backward_frames or None, None)
+    return slice(model.centre, model.centre + 1)
+
+
 def make(
     apply: Apply,
     optimizer: optax.GradientTransformation,
@@ -80,11 +90,11 @@ def make(
     """Returns `step(state, batch) -> (state, metrics)` for one of the devices on `axis_name`.
 
     apply(params, lq) is the network; it returns the prediction and what else to report, such as
-    `motion`. batch: lq [b, t, h, w, c] and gt [b, t, s*h, s*w, 3] in [0, 1], this device's share,
-    taken in `accumulate` parts one after another. No gradient is computed at all of those of
-    `groups` whose names are `frozen`. loss(prediction, target): of a part, averaged over parts and
-    devices. select(gt): what the network predicts of the ground truth. A step whose loss or
-    gradient is not finite changes nothing but the counters. Metrics are scalars: loss, mse
+    `motion`. batch: lq [b, t, h, w, c] and gt [b, t, s*h, s*w, 3], uint8, or float in [0, 1], this
+    device's share, taken in `accumulate` parts one after another. No gradient is computed at all of
+    those of `groups` whose names are `frozen`. loss(prediction, target): of a part, averaged over
+    parts and devices. select(gt): what the network predicts of the ground truth. A step whose loss
+    or gradient is not finite changes nothing but the counters. Metrics are scalars: loss, mse
     (prediction clipped to [0, 1]), grad_norm (before clipping), grad_norm_flow and grad_norm_rest
     where there is a flow network, lr, skipped, skipped_in_row, and what `apply` reports: averaged
     over the batch, or its maximum where the name ends in "_max".
@@ -92,9 +102,9 @@ def make(
 
     def objective(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, Values]:
         prediction, reported = apply(
-            optim.stop_frozen_gradients(params, groups, frozen), batch["lq"]
+            optim.stop_frozen_gradients(params, groups, frozen), to_unit(batch["lq"])
         )
-        target = select(batch["gt"])
+        target = to_unit(select(batch["gt"]))
         mse = jnp.mean((jnp.clip(prediction, 0, 1) - target) ** 2)
         return loss(prediction, target), {"mse": mse} | reported
 
@@ -161,6 +171,19 @@ def make(
         return state, metrics
 
     return step
+
+
+def to_unit(pixels: jax.Array) -> jax.Array:
+    """Returns uint8 pixels as float32 in [0, 1]: exactly x / 255, rounded; floats as they are.
+
+    Compilers turn a division by a constant into a product, which is off by a bit for half of the
+    levels, and accelerators approximate quotients. A product with a power of two is exact, the
+    other one small, and their sum right for all 256 levels, in one rounding or in two.
+    """
+    if pixels.dtype != jnp.uint8:
+        return pixels
+    x = pixels.astype(jnp.float32)
+    return x * jnp.float32(1 / 256) + x * jnp.float32(1 / 255 - 1 / 256)
 
 
 def motion(intermediates: Any) -> Values:

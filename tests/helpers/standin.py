@@ -91,8 +91,10 @@ class Noise(grain.transforms.Map):
         return {"lq": gt[:, ::4, ::4].copy(), "gt": gt}
 
 
-def train(config, *, seed, batch_size, shard_index=0, shard_count=1) -> grain.IterDataset:
-    del config
+def train(
+    config, *, seed, batch_size, shard_index=0, shard_count=1, targets=slice(None)
+) -> grain.IterDataset:
+    del config, targets
     dataset = grain.MapDataset.range(2**20)[shard_index::shard_count].map(Noise(seed))
     return dataset.batch(batch_size).to_iter_dataset(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)

