@@ -22,6 +22,9 @@ CONFIG = config_flags.DEFINE_config_file(
 WEIGHTS = flags.DEFINE_string(
     "weights", None, "A .pth or .safetensors file, a checkpoint folder of a run, or a known name."
 )
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Of a run: last (default), best by its validation, or a step's number."
+)
 INPUT = flags.DEFINE_string("input", None, "Folder of images (or of clips), glob, or video file.")
 OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for PNG images, or video file; of test sets the folder for the scores, "
@@ -119,6 +122,7 @@ def _restore() -> None:
         model_name=name,
         fields=fields,
         weights=required(WEIGHTS),
+        checkpoint=_checkpoint(),
         stage2=STAGE2.value,
         sources=[required(INPUT)],
         output=required(OUTPUT),
@@ -162,7 +166,7 @@ def _run_test_sets(sets: list[str]) -> None:
     tile = evaluation.parse_tile(TILE.value) if flags.FLAGS["tile"].present else "published"
     cut = flags.FLAGS["tile"].present or flags.FLAGS["overlap"].present
     overlap = evaluation.parse_triple(OVERLAP.value, "overlap") if cut else None
-    loaded = loading.load_described(required(WEIGHTS), name, **fields)
+    loaded = loading.load_described(required(WEIGHTS), name, step=_checkpoint(), **fields)
     default = ("psnr", "ssim", "warp") if TEMPORAL.value else ("psnr", "ssim")
     protocol.run(
         loaded.model,
@@ -183,6 +187,14 @@ def _run_test_sets(sets: list[str]) -> None:
             "licence": loaded.license,
         },
     )
+
+
+def _checkpoint() -> int | str | None:
+    """Returns what --checkpoint says, a step as a number."""
+    value = CHECKPOINT.value
+    if value not in (None, "best", "last") and not value.isdigit():
+        raise UserError(f"--checkpoint={value}; give last, best or a step's number.")
+    return int(value) if value and value.isdigit() else value
 
 
 def required(flag: flags.FlagHolder) -> str:

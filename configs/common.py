@@ -50,8 +50,9 @@ def model(name: str, **fields: Any) -> ConfigDict:
 def as_published(dataset: str, **options: Any) -> ConfigDict:
     """Returns the input options of a published recipe: crops of the set's own clips, as filmed.
 
-    Validation takes the middle of a few test clips, so that it is quick and needs no more memory
-    than training does; published figures are those of eval.py.
+    Validation takes the middle of a few training clips that are held out, so that what is chosen by
+    it has not seen the test clips; published figures are those of eval.py. The papers trained on
+    these clips too.
     """
     defaults = {
         "dataset": dataset,
@@ -62,11 +63,21 @@ def as_published(dataset: str, **options: Any) -> ConfigDict:
         "tries": 1,
         "reverse_fraction": 0.0,
         "num_workers": 8,
+        "validation_dataset": "held_out",
         "validation_clips": 4,
         "validation_frames": 16,
         "validation_size": 256,
     }
     return data(**(defaults | options))
+
+
+def on_reds(**options: Any) -> ConfigDict:
+    """Returns the input options for REDS, with REDSval4 held out.
+
+    These are the clips 000, 001, 006 and 017 of its validation part, counted on as 240 to 257: the
+    validation set of the paper of BasicVSR.
+    """
+    return as_published("reds", validation_names=("240", "241", "246", "257"), **options)
 
 
 def edvr(stage: str, network: ConfigDict, data: ConfigDict, **settings: Any) -> ConfigDict:
@@ -96,7 +107,7 @@ def edvr(stage: str, network: ConfigDict, data: ConfigDict, **settings: Any) -> 
 def edvr_on_reds(size: str, stage: str, **fields: Any) -> ConfigDict:
     """Returns the recipe of a size of EDVR, "edvr_m" or "edvr_l", for REDS with bicubic LR."""
     network = model(size if stage == "b" else f"{size}_wotsa", **fields)
-    data = as_published("reds", num_frames=5, validation_dataset="reds4")
+    data = on_reds(num_frames=5)
     return edvr(stage, network, data, test_sets=("reds4",))
 
 
@@ -170,7 +181,6 @@ def reds_pairs(folder: str, *, scale: int, **options: Any) -> ConfigDict:
         scale=scale,
         degradation="given",
         exclude=("000", "011", "015", "020"),
-        validation_dataset="none",
         **options,
     )
 
@@ -183,7 +193,6 @@ def rvrt_on_vimeo(degradation: str, *, test_sets: tuple[str, ...]) -> ConfigDict
         mirror=True,
         degradation=degradation,
         reverse_fraction=0.5,
-        validation_dataset="vimeo",
         validation_clips=20,
         validation_frames=7,
     )

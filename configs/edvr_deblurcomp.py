@@ -6,9 +6,10 @@ Data: REDS, 5 frames of 256x256: unpack train_sharp.zip and
 train_blur_comp.zip of
 https://seungjunnah.github.io/Datasets/reds.html below data/REDS, as plain folders of clips.
 Start: PreDeblur, trained first (configs/edvr_predeblur.py), without which users report far worse
-results; then stages a, without TSA, and b, the default, from the best weights of a.
+results; then stages a, without TSA, and b, the default, from the last weights of a.
 Ours: this training was never published beyond that; the settings are EDVR-L's for clean frames.
-The validation clips, which these came with, are left out: 236 clips.
+REDS4, on which the published networks were scored, is left out, and four more clips are held out
+for validation: 232 clips.
 Hardware: as EDVR-L; fewer devices with --config.accumulate, at the same batch.
 Expected result: REDS4, RGB: PSNR 30.24, SSIM 0.8567 (BasicSR's model zoo).
 Weights: python -m rvrt_jax.weights get edvr_l_deblurcomp says how to get them.

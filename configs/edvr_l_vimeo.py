@@ -23,7 +23,6 @@ def get_config(stage: str = "b") -> ConfigDict:
     data = common.as_published(
         "vimeo",
         num_frames=7,
-        validation_dataset="vimeo",
         validation_clips=20,
         validation_frames=7,
     )

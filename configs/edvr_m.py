@@ -3,8 +3,9 @@
 Paper: Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional Networks",
 CVPRW 2019, arXiv 1905.02716. Settings: BasicSR's options, where nothing else is said.
 Data: REDS, 5 frames of 256x256 (LR 64x64), LR made during training. Prepare it with
-python -m rvrt_jax.data.prepare reds --source DIR, and reds4 from the same DIR for validation.
-Stages: first a, without TSA; then b, the default, from the best weights of a.
+python -m rvrt_jax.data.prepare reds --source DIR, and for eval.py reds4 from the same DIR.
+Validation: REDSval4, four training clips, held out.
+Stages: first a, without TSA; then b, the default, from the last weights of a.
 Hardware: published with 8 GPUs of 4 windows each; fewer with --config.accumulate, same batch.
 Ours: the average of the weights has a short memory at first.
 Expected result: REDS4, RGB: PSNR 30.53, SSIM 0.8699 (BasicSR's model zoo).

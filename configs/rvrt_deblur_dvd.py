@@ -3,7 +3,8 @@
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022, arXiv 2206.02146.
 Data: DVD, 61 pairs of blurred and sharp clips, 16 frames of 256x256. Prepare them with
-python -m rvrt_jax.data.prepare dvd --source DIR, and dvd10 from the same DIR for validation.
+python -m rvrt_jax.data.prepare dvd --source DIR, and for eval.py dvd10 from the same DIR.
+Validation: four training clips, held out.
 Traps of the public training code, mended here: its preparation writes other names than its options
 read, and expects all 71 clips, test clips included; every epoch has the same order; at step 30 000
 it stops and must be started again; its last step is taken at the peak learning rate.
@@ -19,7 +20,5 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    data = common.as_published(
-        "dvd", num_frames=16, scale=1, degradation="given", validation_dataset="dvd10"
-    )
+    data = common.as_published("dvd", num_frames=16, scale=1, degradation="given")
     return common.recipe(common.model("rvrt_deblur", remat=True), data, test_sets=("dvd10",))

@@ -25,7 +25,12 @@ def get_config() -> ConfigDict:
     return common.recipe(
         common.model("rvrt_denoise", remat=True),
         common.as_published(
-            "davis", num_frames=16, scale=1, degradation="noise", validation_size=192
+            "davis",
+            num_frames=16,
+            scale=1,
+            degradation="noise",
+            validation_dataset="bundled",
+            validation_size=192,
         ),
         test_sets=("davis_test", "set8"),
     )

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--license", help="of the weights; default: what IN says, or unknown")
     parser.add_argument("--source", help="of the weights, in words; default: what IN says")
     parser.add_argument("--entry", help="which state dict of a .pth: params, params_ema, ...")
-    parser.add_argument("--step", type=int, help="which checkpoint of a run; default: the best")
+    parser.add_argument("--step", type=int, help="which checkpoint of a run; default: the last")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the stored numbers")
     arguments = parser.parse_args(argv)
     return exit_code(lambda: _convert(arguments))

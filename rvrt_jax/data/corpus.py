@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rvrt_jax.data import camera, clips, plain, published, records
 from rvrt_jax.data.clips import SourceClip
-from rvrt_jax.data.options import GIVEN, MOTION_BLUR, DataOptions
+from rvrt_jax.data.options import GIVEN, HELD_OUT, MOTION_BLUR, DataOptions
 from rvrt_jax.errors import UserError
 
 _SHOWN = 10  # names in a message
@@ -36,7 +36,9 @@ def load(options: DataOptions) -> tuple[list[Pair], list[SourceClip]]:
                 "the dataset 'real'. Set it to 0."
             )
         pairs = find(options.dataset, options.root, options.lq_root, split="train", options=options)
-    left_out = {*options.exclude, *options.validation_names}
+    pairs = [pair for pair in pairs if pair.gt.name not in options.exclude]
+    held = {pair.gt.name for pair in _held_out_pairs(pairs, options)}
+    left_out = {*options.exclude, *options.validation_names, *held}
     pairs = [pair for pair in pairs if pair.gt.name not in left_out]
     photos = [photo for photo in photos if photo.name not in left_out]
     if options.photo_fraction < 1:
@@ -50,11 +52,45 @@ def load(options: DataOptions) -> tuple[list[Pair], list[SourceClip]]:
     )
 
 
+def held_out(options: DataOptions) -> list[Pair]:
+    """Returns the training clips to validate on, which `load` leaves out.
+
+    They are those of `validation_names`, or `validation_clips` from first to last.
+    """
+    if options.dataset == "real":
+        pairs = [Pair(clip) for clip in clips.load_prepared(options.root)[0]]
+    else:
+        pairs = find(options.dataset, options.root, options.lq_root, split="train", options=options)
+    pairs = [pair for pair in pairs if pair.gt.name not in options.exclude]
+    return _held_out_pairs(pairs, options)
+
+
+def _held_out_pairs(pairs: list[Pair], options: DataOptions) -> list[Pair]:
+    if options.validation_dataset != HELD_OUT:
+        return []
+    if options.validation_names:
+        return _named(pairs, options.validation_names, options.root)
+    if options.validation_clips >= len(pairs):
+        raise UserError(
+            f"data.validation_clips is {options.validation_clips}, and {options.root} has "
+            f"{len(pairs)} clips: none would be left to train on. Hold fewer out."
+        )
+    return evenly(pairs, options.validation_clips)
+
+
+def evenly(items: list, count: int) -> list:
+    """Returns `count` items from first to last; all of them if it is 0."""
+    if not 0 < count < len(items):
+        return items
+    return [items[k * len(items) // count] for k in range(count)]
+
+
 def find(dataset: str, root: str, lq_root: str, *, split: str, options: DataOptions) -> list[Pair]:
     """Returns the clips of a published set or of plain folders, with LQ where it is given."""
     given = options.degradation == GIVEN
     if dataset == "real":
-        return _held_out(root, options.validation_names)
+        pairs = [Pair(clip) for clip in clips.load_prepared(root)[0]]
+        return _named(pairs, options.validation_names, root)
     if dataset == "own":
         gt = plain.find(root)
         return _paired(gt, plain.find(lq_root), root, lq_root) if given else [Pair(x) for x in gt]
@@ -67,15 +103,15 @@ def find(dataset: str, root: str, lq_root: str, *, split: str, options: DataOpti
     return [Pair(*pair) for pair in records.load(root, dataset, split, lq=given)]
 
 
-def _held_out(root: str, names: Sequence[str]) -> list[Pair]:
-    """Returns the prepared clips of these names, in their order."""
-    known = {clip.name: clip for clip in clips.load_prepared(root)[0]}
+def _named(pairs: Sequence[Pair], names: Sequence[str], root: str) -> list[Pair]:
+    """Returns the clips of these names, in their order."""
+    known = {pair.gt.name: pair for pair in pairs}
     if missing := [name for name in names if name not in known]:
         raise UserError(
             f"data.validation_names has {_names(missing)}; the clips in {root} are "
             f"{_names(sorted(known))}."
         )
-    return [Pair(known[name]) for name in names]
+    return [known[name] for name in names]
 
 
 def check(pairs: Sequence[Pair], options: DataOptions, *, where: str) -> None:

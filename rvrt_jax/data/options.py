@@ -10,9 +10,11 @@ from rvrt_jax.errors import UserError
 
 NOISE, GIVEN, MOTION_BLUR = "noise", "given", "motion_blur"
 # Of training data: what rvrt_jax.data.prepare fetches, plain folders of images and video files, and
-# the published sets that it prepares. Of validation data also the last two.
+# the published sets that it prepares (their test clips, in validation). Of validation data also the
+# three below.
 KINDS = ("real", "own", *DATASETS)
 BUNDLED, NONE = "bundled", "none"
+HELD_OUT = "held_out"  # clips of the training data, which are then not trained on
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class DataOptions:
     num_workers: int = 0  # worker processes; 0: threads, ...
     num_threads: int = 2  # ... so many
     prefetch: int = 16  # samples made ahead
-    validation_dataset: str = BUNDLED  # as dataset, or the clips of the package, or "none"
+    validation_dataset: str = BUNDLED  # as dataset, or "held_out", "bundled", "none"
     validation_root: str = "data"
     validation_lq_root: str = ""
     validation_clips: int = 0  # how many, evenly chosen; 0: all
-    validation_names: tuple[str, ...] = ()  # of the dataset "real"; they are not trained on
+    validation_names: tuple[str, ...] = ()  # of "real" or "held_out"; they are not trained on
     validation_frames: int = 0  # the first so many of each clip; 0: all
     validation_size: int = 0  # a square of so many GT pixels from the middle; 0: whole frames
     validation_sigma: float = 30.0  # "noise": the level there
@@ -95,7 +97,7 @@ class DataOptions:
     def _check_names(self) -> None:
         for key, known in (
             ("dataset", KINDS),
-            ("validation_dataset", (*KINDS, BUNDLED, NONE)),
+            ("validation_dataset", (*KINDS, HELD_OUT, BUNDLED, NONE)),
             ("degradation", (*DEGRADATIONS, NOISE, MOTION_BLUR, GIVEN)),
         ):
             if getattr(self, key) not in known:
@@ -131,12 +133,7 @@ class DataOptions:
                     f"data.{key} is {getattr(self, key)}; it must be odd, so that the sharp frame "
                     "is the middle of the exposure."
                 )
-        if (self.validation_dataset == "real") != bool(self.validation_names):
-            raise UserError(
-                f"data.validation_dataset is {self.validation_dataset!r} and data.validation_names "
-                f"{self.validation_names}: name the clips to hold out of training where, and only "
-                "where, the dataset is 'real'."
-            )
+        self._check_held_out()
         if len(self.sigma) != 2 or not 0 <= self.sigma[0] <= self.sigma[1]:
             raise UserError(f"data.sigma is {self.sigma}; give (lowest, highest), 0 or more.")
         if self.lq_root and (self.dataset, self.degradation) != ("own", GIVEN):
@@ -155,6 +152,25 @@ class DataOptions:
                 "validation_lq_root, or set validation_dataset to 'none'."
             )
 
+    def _check_held_out(self) -> None:
+        held, names = self.validation_dataset == HELD_OUT, self.validation_names
+        if (
+            self.validation_dataset == "real"
+            and not names
+            or names
+            and not held | (self.validation_dataset == "real")
+        ):
+            raise UserError(
+                f"data.validation_dataset is {self.validation_dataset!r} and data.validation_names "
+                f"{names}: name the clips to hold out of training where the dataset is 'real', "
+                "and only there or where it is 'held_out'."
+            )
+        if held and not names and not self.validation_clips:
+            raise UserError(
+                "data.validation_dataset is 'held_out': name the clips in validation_names, or "
+                "say in validation_clips how many."
+            )
+
     def _check_effects(self) -> None:
         """Refuses what was set and changes nothing.
 
@@ -165,6 +181,7 @@ class DataOptions:
         films, noise = self.photo_fraction < 1 and not given, self.degradation == NOISE
         camera = photos or (films and self.camera_fraction > 0)
         off, own = self.validation_dataset == NONE, self.validation_dataset == "own"
+        held = self.validation_dataset == HELD_OUT
         for key, effective, why in (
             ("sigma", noise, f"degradation is {self.degradation!r}, not 'noise'"),
             ("camera_fraction", films, "clips come with LQ of their own, or only photos are drawn"),
@@ -173,6 +190,7 @@ class DataOptions:
             ("max_zoom", camera, "there is no virtual camera"),
             ("num_threads", not self.num_workers, f"num_workers is {self.num_workers}"),
             ("validation_root", self.validation_dataset != BUNDLED, "the package has the clips"),
+            ("validation_root", not held, "the clips are those of root"),
             ("validation_lq_root", off or (own and given), "no degraded frames are read there"),
             ("validation_sigma", off or noise, f"degradation is {self.degradation!r}, not 'noise'"),
         ):

@@ -9,7 +9,7 @@ import numpy as np
 from rvrt_jax.data import blur, clips, corpus, workers
 from rvrt_jax.data.corpus import Pair
 from rvrt_jax.data.degrade import DEGRADATIONS, mod_crop
-from rvrt_jax.data.options import BUNDLED, GIVEN, MOTION_BLUR, NOISE, NONE, DataOptions
+from rvrt_jax.data.options import BUNDLED, GIVEN, HELD_OUT, MOTION_BLUR, NOISE, NONE, DataOptions
 from rvrt_jax.data.sampler import Sampler, mirrored, noisy, to_float
 from rvrt_jax.errors import UserError
 
@@ -103,28 +103,29 @@ def validation(options: DataOptions) -> list[dict[str, Any]]:
                 "that has, or to 'none'."
             )
         pairs = {name: (gt, None) for name, gt in clips.load_folders(clips.BUNDLED).items()}
-        chosen = [(name, *pairs[name]) for name in _evenly(list(pairs), options.validation_clips)]
+        chosen = [
+            (name, *pairs[name]) for name in corpus.evenly(list(pairs), options.validation_clips)
+        ]
     else:
-        found = corpus.find(
-            options.validation_dataset,
-            options.validation_root,
-            options.validation_lq_root,
-            split="test",
-            options=options,
+        found = (
+            corpus.held_out(options)
+            if options.validation_dataset == HELD_OUT
+            else corpus.evenly(
+                corpus.find(
+                    options.validation_dataset,
+                    options.validation_root,
+                    options.validation_lq_root,
+                    split="test",
+                    options=options,
+                ),
+                options.validation_clips,
+            )
         )
-        found = _evenly(found, options.validation_clips)
         chosen = [(pair.gt.name, *_read(pair, options)) for pair in found]
     return [
         {"name": name, **_finished(gt, lq, index, options)}
         for index, (name, gt, lq) in enumerate(chosen)
     ]
-
-
-def _evenly(items: list, count: int) -> list:
-    """Returns `count` items from first to last; all of them if it is 0."""
-    if not 0 < count < len(items):
-        return items
-    return [items[k * len(items) // count] for k in range(count)]
 
 
 def _read(pair: Pair, options: DataOptions) -> tuple[np.ndarray, np.ndarray | None]:

@@ -190,6 +190,7 @@ def run(
     model_name: str | None,
     fields: dict,
     weights: str,
+    checkpoint: int | str | None = None,
     stage2: str | None = None,
     sources: Sequence[str],
     output: str,
@@ -206,14 +207,14 @@ def run(
     """Checks everything, restores all clips, prints and writes the results; returns them.
 
     weights, stage2: of the model and, if its result is to be restored once more, of a second one,
-    which the weights themselves say. one_by_one: images are clips of their own. skip_done: leaves
-    clips out whose output is there. metrics: what to score, of `score.NAMES`, with ground truth;
-    PSNR and SSIM by default.
+    which the weights themselves say. checkpoint: of a run, as `loading.load` takes a step.
+    one_by_one: images are clips of their own. skip_done: leaves clips out whose output is there.
+    metrics: what to score, of `score.NAMES`, with ground truth; PSNR and SSIM by default.
     Raises UserError or OSError for what the user can change: for one clip before its first frame is
     computed where that can be known; of several clips, when all others are done.
     """
     clips = find_clips(sources, output, gt=gt, picture=picture, one_by_one=one_by_one)
-    loaded = loading.load_described(weights, model_name, **fields)
+    loaded = loading.load_described(weights, model_name, step=checkpoint, **fields)
     stages = load_stages(loaded, stage2, settings)
     others = [path for path in (weights, stage2) if path and os.path.exists(path)]
     check_paths(

@@ -38,7 +38,7 @@ def load(
     name: str | None = None,
     *,
     entry: str | None = None,
-    step: int | None = None,
+    step: runs.Choice = None,
     **fields: Any,
 ) -> tuple[Network, dict]:
     """Returns (model, params) from any checkpoint.
@@ -48,7 +48,7 @@ def load(
     name: of the model or variant, with `fields` as for `build`. Without it the file's own config
     is taken, or, for a `.pth`, the published variant whose shapes it has; `fields` override.
     entry: which state dict of a `.pth` that has several (`params`, `params_ema`).
-    step: which checkpoint of a run; without it the one that scored best, or the last if none did.
+    step: which checkpoint of a run: its number, "best" by validation, or "last", the default.
 
     Raises UserError for a checkpoint that is damaged or of another model, saying of which;
     FileNotFoundError where there is neither a file nor such a name.
@@ -62,7 +62,7 @@ def load_described(
     name: str | None = None,
     *,
     entry: str | None = None,
-    step: int | None = None,
+    step: runs.Choice = None,
     **fields: Any,
 ) -> Loaded:
     """Does what `load` does and also tells the licence and the source of the weights."""
@@ -199,7 +199,7 @@ def _override(own: Mapping, fields: Mapping) -> tuple[str, dict]:
     return merged.pop("name"), merged
 
 
-def _load_run(path: Path, name: str | None, step: int | None, fields: dict) -> Loaded:
+def _load_run(path: Path, name: str | None, step: runs.Choice, fields: dict) -> Loaded:
     """Loads one checkpoint of a training run; path: its folder, its `checkpoints`, or a step's."""
     folder, step = runs.find(path, step)
     if name is None:

@@ -16,10 +16,13 @@ from rvrt_jax.weights import mapping
 CONFIG = "config.json"
 FOLDER = "checkpoints"
 SCORE = "psnr_rgb"  # decides which checkpoint is the best
+BEST, LAST = "best", "last"
+# A checkpoint of a run: its step, BEST by validation, or LAST, which None stands for too.
+Choice = int | str | None
 
 
-def find(path: Path, step: int | None) -> tuple[Path, int]:
-    """Returns the folder of checkpoints and the step to take: the one asked for or the best.
+def find(path: Path, step: Choice) -> tuple[Path, int]:
+    """Returns the folder of checkpoints and the step to take: the one asked for or the last.
 
     path: of a run, of its checkpoints, or of one step. Raises UserError where there is none.
     """
@@ -64,14 +67,17 @@ def score(metrics: Mapping | None) -> float:
     return (metrics or {}).get(SCORE, -math.inf)
 
 
-def _only(step: int | None, path: Path) -> int:
-    if not path.name.isdigit() or step not in (None, int(path.name)):
+def _only(step: Choice, path: Path) -> int:
+    if not path.name.isdigit() or step not in (None, LAST, int(path.name)):
         raise UserError(f"{path} is one checkpoint; step={step} does not go with it.")
     return int(path.name)
 
 
-def _choose_step(folder: Path, step: int | None) -> int:
-    """Returns the step to load: the one asked for, else the best, else the last."""
+def _choose_step(folder: Path, step: Choice) -> int:
+    """Returns the step to load.
+
+    The last one is the default: a best one is the luckiest of many by its validation clips.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder.parent} is not a training run: it has no folder {FOLDER}.")
     options = ocp.CheckpointManagerOptions(read_only=True, best_fn=score)
@@ -80,8 +86,13 @@ def _choose_step(folder: Path, step: int | None) -> int:
         scores = {one: score(manager.metrics(one)) for one in steps}
     if not steps:
         raise UserError(f"{folder} holds no finished checkpoint yet.")
-    if step is not None and step not in steps:
-        raise UserError(f"{folder} has no step {step}; it has {steps}.")
-    chosen = max(steps, key=lambda one: (scores[one], one)) if step is None else step
+    if step == BEST and max(scores.values()) == -math.inf:
+        raise UserError(f"{folder} has no validated checkpoint; take the last, or one of {steps}.")
+    if step not in (None, BEST, LAST, *steps):
+        raise UserError(f"{folder} has no step {step}; it has {steps}, and best and last.")
+    if step == BEST:
+        chosen = max(steps, key=lambda one: (scores[one], one))
+    else:
+        chosen = steps[-1] if step in (None, LAST) else int(step)
     logging.info("%s: taking step %d (%s %s) of %s", folder, chosen, SCORE, scores[chosen], steps)
     return chosen

@@ -379,3 +379,40 @@ def test_validation_clips_are_cut_as_asked(pairs, clips):
     assert validation({**config, "validation_dataset": "none"}) == []
     with pytest.raises(UserError, match="bundled clips have no degraded"):
         validation({**OWN, "degradation": "given", "lq_root": "x", "validation_dataset": "bundled"})
+
+
+@pytest.mark.parametrize(
+    ("options", "held", "left"),
+    [
+        ({"validation_names": ("b",)}, ["b"], ["a"]),
+        ({"validation_clips": 1}, ["a"], ["b"]),
+        ({"validation_clips": 1, "exclude": ("a",), "validation_names": ()}, None, None),
+    ],
+)
+def test_held_out_clips_are_validated_on_and_not_drawn(pairs, clips, options, held, left):
+    own = {"dataset": "own", "root": str(pairs / "gt"), "lq_root": str(pairs / "lq"), "scale": 1}
+    own |= {"degradation": "given", "validation_dataset": "held_out", **options}
+    options = DataOptions.read({**OWN, **own})
+    if held is None:
+        with pytest.raises(UserError, match="has 1 clips: none would be left to train on"):
+            Sampler(options, 0)
+        return
+    assert [pair.gt.name for pair in Sampler(options, 0).videos] == left
+    found = pipeline.validation(options)
+    assert [clip["name"] for clip in found] == held
+    np.testing.assert_array_equal(found[0]["gt"], clips[held[0]])
+    np.testing.assert_array_equal(found[0]["lq"], 255 - clips[held[0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "name the clips in validation_names, or say in validation_clips how many"),
+        ({"validation_names": ("c",)}, r"validation_names has \['c'\]; the clips in .*'a', 'b'"),
+        ({"validation_clips": 1, "validation_root": "x"}, "validation_root is x, which has no"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(pairs, options, message):
+    held = {"root": str(pairs / "gt"), "validation_dataset": "held_out", **options}
+    with pytest.raises(UserError, match=message):
+        Sampler(DataOptions.read({**OWN, **held}), 0)

@@ -109,12 +109,12 @@ def test_published_recipes_carry_the_published_numbers(name, monkeypatch):
     assert (config.data.gt_size, config.model.window_size) == (256, (2, 8, 8))
 
 
-INPUTS = {  # set, how LQ comes about, scale, frames the network sees, reversal, test set
-    "rvrt_sr": ("reds", "bicubic", 4, 30, 0.0, "reds4"),
-    "rvrt_sr_vimeo_bi": ("vimeo", "bicubic", 4, 14, 0.5, "vimeo"),
-    "rvrt_sr_vimeo_bd": ("vimeo", "blur_down", 4, 14, 0.5, "vimeo"),
-    "rvrt_deblur_dvd": ("dvd", "given", 1, 16, 0.0, "dvd10"),
-    "rvrt_deblur_gopro": ("gopro", "given", 1, 16, 0.0, "gopro11"),
+INPUTS = {  # set, how LQ comes about, scale, frames the network sees, reversal, validation
+    "rvrt_sr": ("reds", "bicubic", 4, 30, 0.0, "held_out"),
+    "rvrt_sr_vimeo_bi": ("vimeo", "bicubic", 4, 14, 0.5, "held_out"),
+    "rvrt_sr_vimeo_bd": ("vimeo", "blur_down", 4, 14, 0.5, "held_out"),
+    "rvrt_deblur_dvd": ("dvd", "given", 1, 16, 0.0, "held_out"),
+    "rvrt_deblur_gopro": ("gopro", "given", 1, 16, 0.0, "held_out"),
     "rvrt_denoise": ("davis", "noise", 1, 16, 0.0, "bundled"),
 }
 

@@ -178,16 +178,17 @@ def test_training_runs(tmp_path, model, params):
     trees = [jax.tree.map(lambda x, i=i: x + i, params) for i in range(3)]
     save_run(tmp_path, trees, [30.0, 31.5, 29.0], config=config)
     for path, step, expected in [
-        (tmp_path, None, 1),
-        (tmp_path / "checkpoints", None, 1),
-        (tmp_path, 2, 2),
+        (tmp_path, None, 2),
+        (tmp_path / "checkpoints", "last", 2),
+        (tmp_path / "checkpoints", "best", 1),
+        (tmp_path, 1, 1),
         (tmp_path / "checkpoints" / "0", None, 0),
     ]:
         again, back = loading.load(path, step=step)
         assert again == model
         assert_same(back, trees[expected])
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(back))
-    with pytest.raises(UserError, match=r"has no step 7; it has \[0, 1, 2\]"):
+    with pytest.raises(UserError, match=r"has no step 7; it has \[0, 1, 2\], and best"):
         loading.load(tmp_path, step=7)
     with pytest.raises(UserError, match="step=2 does not go with it"):
         loading.load(tmp_path / "checkpoints" / "0", step=2)
@@ -199,7 +200,7 @@ def test_training_runs(tmp_path, model, params):
         if file.is_file() and file.parent.name == "d":
             file.unlink()
     with pytest.raises(UserError, match="damaged or incomplete"):
-        loading.load(tmp_path)
+        loading.load(tmp_path, step="best")
 
 
 def test_unscored_run_without_config(tmp_path, params):
@@ -211,6 +212,8 @@ def test_unscored_run_without_config(tmp_path, params):
     save_run(tmp_path, [params, jax.tree.map(lambda x: -x, params)], [None, None])
     with pytest.raises(UserError, match=r"config\.json is missing"):
         loading.load(tmp_path)
+    with pytest.raises(UserError, match=r"no validated checkpoint; take the last, or .*\[0, 1\]"):
+        loading.load(tmp_path, "rvrt", step="best", **TINY)
     _, back = loading.load(tmp_path, "rvrt", **TINY)
     assert_same(back, jax.tree.map(lambda x: -x, params))
     for text in ("{}", '{"model": '):
