@@ -19,8 +19,6 @@ from collections.abc import Mapping
 
 import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import replacing
@@ -57,6 +55,8 @@ def read(path: str | os.PathLike, *, entry: str | None = None) -> Checkpoint:
     path = os.fspath(path)
     if _suffix(path) != ".safetensors":
         return Checkpoint(pth.read(path, entry=entry))
+    import safetensors  # here, so that networks can be filled where it is not installed
+
     with open(path, "rb") as file:
         data = file.read()
     try:
@@ -99,6 +99,8 @@ def write(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
         "source": checkpoint.source,
     }
     state = {key: np.ascontiguousarray(array) for key, array in checkpoint.state.items()}
+    import safetensors.numpy
+
     with replacing(path) as temporary:
         safetensors.numpy.save_file(state, temporary, metadata)
 
