@@ -21,7 +21,7 @@ test-quick: $(VENV)/installed
 
 # With the oldest jax and flax that pyproject.toml admits, laid over what is installed.
 test-oldest: $(VENV)/oldest
-	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK)
+	PYTHONPATH=$(abspath $(VENV)/oldest) $(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

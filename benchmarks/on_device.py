@@ -32,7 +32,7 @@ STOOD_IN = einops_standin.install()
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from helpers import goldens  # noqa: E402
+from helpers import goldens  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from rvrt_jax import models  # noqa: E402
 from rvrt_jax.models.contract import in_channels  # noqa: E402

@@ -56,7 +56,7 @@ def keep_programs(choice: str | None) -> None:
     import jax  # here, so that --help and a wrong flag answer at once
 
     if choice is None:
-        if jax.config.jax_compilation_cache_dir:
+        if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
             return
         choice = os.environ.get("RVRT_JAX_COMPILE_CACHE") or str(files.cache_dir() / "programs")
     if choice == "off":
