@@ -44,6 +44,17 @@ def picture(panels: list[tuple[str, np.ndarray]], detail=None) -> np.ndarray:
     return np.concatenate(strips[:-1], axis=1)
 
 
+def stacked(pictures: list[np.ndarray]) -> np.ndarray:
+    """Puts pictures, uint8 RGB, below one another, to the left."""
+    width = max(image.shape[1] for image in pictures)
+    gap = np.full((2 * MARGIN, width, 3), BACKGROUND, np.uint8)
+    rows = []
+    for image in pictures:
+        rest = np.full((len(image), width - image.shape[1], 3), BACKGROUND, np.uint8)
+        rows += [np.concatenate([image, rest], axis=1), gap]
+    return np.concatenate(rows[:-1])
+
+
 def most_detailed(image: np.ndarray) -> tuple[slice, slice]:
     """Returns the part of [h, w, 3], 1 / DETAIL of it each way, whose gradients are largest."""
     h, w, _ = image.shape

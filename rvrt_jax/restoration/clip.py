@@ -133,11 +133,20 @@ def restore_clip(
                 )  # fmt: skip
                 break
             except OutOfMemory as error:
-                if settings.tile != "auto" or second is not None or not source.length_known:
+                # What a pipe has given or taken cannot be read or written again.
+                if settings.tile != "auto" or not source.length_known or output == PIPE:
                     raise
                 print(f"{name}: {error} Trying a smaller one.", file=sys.stderr)
-                done = journal is not None and journal.done
-                plan = _smaller(stages.first, name, size, settings, plan, keep_time=bool(done))
+                done = journal is not None and bool(journal.done)
+                # Which of two networks asked for too much is not known: both get less.
+                keep = done and second is None
+                plan = _smaller(stages.first, name, size, settings, plan, keep_time=keep)
+                if second is not None and stages.second is not None:
+                    size_2 = (size[0], size[1] * stages.scale, size[2] * stages.scale)
+                    second = _smaller(
+                        stages.second, f"{name}, second stage", size_2, settings, second,
+                        keep_time=done,
+                    )  # fmt: skip
         if journal is not None:
             journal.finish()
     for what in writer.dropped:

@@ -3,7 +3,8 @@
 `python interrupted.py INPUT OUTPUT MOMENT [OUTPUT MOMENT]...` forks a process for each moment,
 "SIGNAL@EVENT": it sends itself the signal when it does EVENT, a number, of what the interpreter
 tells audit hooks (opening, renaming, removing files) below the folder of the output. "count" prints
-how many events there are, "run" restores without a signal. Prints a line of JSON for each.
+how many events there are, "run" restores without a signal, "skip" also what is damaged. Prints a
+line of JSON for each.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax
 from helpers.toy import PARAMS, Toy
@@ -26,9 +28,9 @@ EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "shutil.rmtree")
 SETTINGS = RestoreSettings(tile=(6, 16, 16), overlap=(2, 4, 4))
 
 
-def restore(source: str, output: str) -> int:
+def restore(source: str, output: str, *, damaged: Literal["error", "skip"] = "error") -> int:
     def run() -> None:
-        with open_frames(source) as frames:
+        with open_frames(source, damaged=damaged) as frames:
             stages = Stages((Toy(scale=2, blur=True), PARAMS))
             restore_clip(stages, frames, output, SETTINGS, OutputOptions(), name="clip")
 
@@ -51,6 +53,8 @@ def stopped(source: str, output: str, moment: str) -> int:
     if name == "full":  # files cannot grow beyond a size, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(at), int(at)))
         return restore(source, output)
+    if name == "skip":
+        return restore(source, output, damaged="skip")
     sys.addaudithook(hook)
     code = restore(source, output)
     if moment == "count":

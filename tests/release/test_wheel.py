@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RESTORE = ["rvrt_jax.demo", "--no-basicvsr", "--weights", "edvr_tiny", "--output", "demo"]
+RESTORE = ["rvrt_jax.demo", "--no-fetch", "--weights", "edvr_tiny", "--output", "demo"]
 # Runs a module without the hook by which an editable install finds the checkout.
 WITHOUT_CHECKOUT = """
 import runpy, sys
@@ -55,7 +55,7 @@ def gain(folder: Path) -> float:
     """Returns what the demo says edvr_tiny gained over bicubic, in dB."""
     assert (folder / "demo/restored.mp4").stat().st_size > 10_000
     scores = json.loads((folder / "demo/scores.json").read_text())
-    bicubic, small = (version["psnr_rgb"] for version in scores["versions"].values())
+    _, bicubic, small = (version["psnr_rgb"] for version in scores["tasks"]["sr"].values())
     return small - bicubic
 
 

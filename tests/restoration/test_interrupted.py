@@ -157,6 +157,13 @@ def test_a_broken_packet_late_in_the_file(program, film, whole, tmp_path):
     (failed,), err = program(broken, output, "run")
     assert failed == {"code": 1} and "is damaged" in err and "frames are kept" in err
     assert not output.exists()
+    kept = broken.rename(tmp_path / "kept.mp4")
     shutil.copy(film, broken)
     (refused,), err = program(broken, output, "run")
     assert refused == {"code": 1} and "differs in input" in err and "--overwrite" in err
+    kept.replace(broken)
+    again = tmp_path / "again.mp4"
+    codes, err = program(broken, output, "skip", again, "skip")
+    assert codes == [{"code": 0}] * 2 and "going on after" in err
+    assert_same(output, again)
+    assert 20 <= len(content(output)[0]) <= 24
