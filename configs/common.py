@@ -152,10 +152,9 @@ def small_rvrt(*, width: int = 48, window: int = 4, heads: int = 4, **fields: An
 def small_same_size(network: ConfigDict, data: ConfigDict, *, steps: int) -> ConfigDict:
     """Returns the recipe of a small RVRT that keeps the frames' size, ours.
 
-    The input is nearly right, and a random correction of it is unlearned in a few steps by making
-    the last layer small, after which nothing before it learns: so that layer starts at zero.
+    It starts as the identity, with features that carry the pixels: see `training.identity`.
     """
-    settings = {"flow_freeze_steps": steps, "zero_output": True, "ema_decay": 0.995}
+    settings = {"flow_freeze_steps": steps, "identity_start": True, "ema_decay": 0.995}
     return small(network, data, batch_size=1, steps=steps, eval_every=250, test_sets=(), **settings)
 
 

@@ -33,7 +33,7 @@ class Settings:
     seed: int = 0  # of new parameters and of the samples
     init_from: str | None = None  # weights to start from: a file, a run's folder or a known name
     init_partial: bool = False  # takes what fits of init_from instead of insisting on all
-    zero_output: bool = False  # RVRT starts with no correction of its input at all
+    identity_start: bool = False  # an RVRT with upscale 1 starts as `training.identity` says
     batch_size: int = 8  # clips over all devices and hosts
     batch_scale: int = 1  # so many times batch_size, with steps and rate to match: see `scaled`
     accumulate: int = 1  # parts in which a device takes its share of the batch

@@ -11,9 +11,8 @@ import optax
 from flax import struct
 
 from rvrt_jax import parallel
-from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Network, in_channels
-from rvrt_jax.training import optim
+from rvrt_jax.training import identity, optim
 from rvrt_jax.training.settings import Settings
 from rvrt_jax.weights import load as loading
 
@@ -75,22 +74,10 @@ def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> Tra
         if settings.init_from:
             params, report = loading.fill(params, settings.init_from)
             logging.warning(report)
-        if settings.zero_output:
-            params = without_output(params)
+        if settings.identity_start:
+            params = identity.pass_pixels(params)
     params = jax.device_put(params, parallel.replicated())
     return jax.device_put(_create(settings, model, params), parallel.replicated())
-
-
-def without_output(params: Params) -> Params:
-    """Returns RVRT's parameters with a last convolution of zeros: it adds nothing to its input.
-
-    Raises UserError for another network's.
-    """
-    if "upsampler" not in params:
-        raise UserError("config.zero_output is for RVRT; set it to False for this network.")
-    upsampler = params["upsampler"]
-    last = jax.tree.map(jnp.zeros_like, upsampler["conv_out"])
-    return {**params, "upsampler": {**upsampler, "conv_out": last}}
 
 
 def draw(model: Network, seed: int) -> Params:
