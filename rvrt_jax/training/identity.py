@@ -4,7 +4,8 @@ The published start is random. The correction of a frame then depends on each of
 pixels in another way, so that the gradients of the 16 places cancel, and a small network learns
 nothing for thousands of steps. Here the path from the frame through the shallow features to the
 last convolution copies pixels into channels and back, and the last convolution is zero: the
-network is the identity, and its last convolution sees the frame, normalised block by block.
+network is the identity, and its last convolution sees many mixtures of the frame's colours,
+normalised block by block.
 """
 
 from typing import Any
@@ -16,7 +17,10 @@ from rvrt_jax.errors import UserError
 BLOCK = 4  # the features are a quarter of the frame each way
 _PIXELS = 3 * BLOCK**2  # values of a block
 _FRAME_BIAS = 0.5  # lifts noisy frames above 0, where the activations change nothing
-_FEATURE_BIAS = 3.0  # the same for features of unit variance
+# The same for features of unit variance: three standard deviations above 0, and all of it small
+# enough that a step at a rate of 1e-3 does not change a picture by more than its noise.
+_FEATURE_SCALE, _FEATURE_BIAS = 1 / 3, 1.0
+_OUTPUT_SCALE = 0.05  # of what the last convolution sees
 
 
 def pass_pixels(params: dict[str, Any]) -> dict[str, Any]:
@@ -40,17 +44,33 @@ def pass_pixels(params: dict[str, Any]) -> dict[str, Any]:
     fold[0]["bias"][:12] = _FRAME_BIAS
     upsampler = dict(params["upsampler"])
     upsampler["conv_in"] = _filled(upsampler["conv_in"], _copies(_PIXELS, size=1))
+    upsampler["conv_in"]["kernel"][..., :_PIXELS] *= _FEATURE_SCALE
     upsampler["conv_in"]["bias"][:_PIXELS] = _FEATURE_BIAS
     for i in range(2):
         upsampler[f"conv_up_{i}"] = _filled(upsampler[f"conv_up_{i}"], _unfolding(12 // 4**i))
-    upsampler["conv_hr"] = _filled(upsampler["conv_hr"], _copies(3))
-    upsampler["conv_hr"]["bias"][:3] = -_FEATURE_BIAS
-    upsampler["conv_out"] = {k: np.zeros_like(v) for k, v in params["upsampler"]["conv_out"].items()}
+    upsampler["conv_hr"] = _mixing(upsampler["conv_hr"])
+    upsampler["conv_out"] = {
+        k: np.zeros_like(v) for k, v in params["upsampler"]["conv_out"].items()
+    }
     inner = {
         name: {**params[name], "conv": _filled(params[name]["conv"], _copies(_PIXELS))}
         for name in ("extract", "reconstruct")
     }
-    return {**params, "downsample_0": fold[0], "downsample_1": fold[1], **inner, "upsampler": upsampler}
+    return {
+        **params,
+        "downsample_0": fold[0],
+        "downsample_1": fold[1],
+        **inner,
+        "upsampler": upsampler,
+    }
+
+
+def _mixing(conv: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns a convolution whose outputs are random mixtures of the first three channels."""
+    kernel = np.zeros_like(conv["kernel"])
+    weights = np.random.default_rng(0).standard_normal((3, kernel.shape[-1])).astype(kernel.dtype)
+    kernel[1, 1, :3] = weights * _OUTPUT_SCALE / _FEATURE_SCALE
+    return {"kernel": kernel, "bias": -_FEATURE_BIAS * kernel[1, 1, :3].sum(axis=0)}
 
 
 def _filled(conv: dict[str, Any], taps: list[tuple[int, int, int, int]]) -> dict[str, np.ndarray]:
