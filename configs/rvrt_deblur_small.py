@@ -27,4 +27,4 @@ def get_config() -> ConfigDict:
         photo_fraction=0.7,
         camera_fraction=0.85,
     )
-    return common.small_same_size(network, data, steps=1_400)
+    return common.small_same_size(network, data, steps=1_200)

@@ -19,4 +19,4 @@ from configs import common
 def get_config() -> ConfigDict:
     network = common.small_rvrt(width=64, upscale=1, num_feat=64, nonblind_denoising=True)
     data = common.held_out(num_frames=4, gt_size=128, scale=1, degradation="noise", max_speed=8.0)
-    return common.small_same_size(network, data, steps=1_400)
+    return common.small_same_size(network, data, steps=1_200)

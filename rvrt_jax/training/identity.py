@@ -4,8 +4,10 @@ The published start is random. The correction of a frame then depends on each of
 pixels in another way, so that the gradients of the 16 places cancel, and a small network learns
 nothing for thousands of steps. Here the path from the frame through the shallow features to the
 last convolution copies pixels into channels and back, and the last convolution is zero: the
-network is the identity, and its last convolution sees many mixtures of the frame's colours,
-normalised block by block.
+network is the identity, and its last convolution sees many mixtures of the frame's colours. The
+norms would divide a block by its own contrast, and a little noise on a wall would look like a lot.
+So the features that are not pixels start as constants that are larger than any contrast: what the
+norms divide by is then nearly the same everywhere.
 """
 
 from typing import Any
@@ -17,17 +19,17 @@ from rvrt_jax.errors import UserError
 BLOCK = 4  # the features are a quarter of the frame each way
 _PIXELS = 3 * BLOCK**2  # values of a block
 _FRAME_BIAS = 0.5  # lifts noisy frames above 0, where the activations change nothing
-# The same for features of unit variance: three standard deviations above 0, and all of it small
-# enough that a step at a rate of 1e-3 does not change a picture by more than its noise.
-_FEATURE_SCALE, _FEATURE_BIAS = 1 / 3, 1.0
-_OUTPUT_SCALE = 0.05  # of what the last convolution sees
+_CONSTANT = 1.0  # the size of the features that are not pixels, before the norms
+_FEATURE_SCALE, _FEATURE_BIAS = 0.5, 1.0  # as _FRAME_BIAS, of what the norms leave
+_OUTPUT_SCALE = 0.3  # of what the last convolution sees
 
 
 def pass_pixels(params: dict[str, Any]) -> dict[str, Any]:
     """Returns parameters of an RVRT with upscale 1, all else as it was.
 
     Channels beyond the first 48 keep their random weights. Raises UserError for another network,
-    and for one with fewer than 48 features in trunk or tail, which cannot hold a block's pixels.
+    and for one whose trunk has no more than 48 features or whose tail has fewer, which cannot hold a
+    block's pixels and the constants.
     """
     if "downsample_0" not in params:
         raise UserError(
@@ -35,10 +37,11 @@ def pass_pixels(params: dict[str, Any]) -> dict[str, Any]:
         )
     width = params["downsample_1"]["bias"].shape[0]
     tail = params["upsampler"]["conv_in"]["bias"].shape[0]
-    if min(width, tail) < _PIXELS:
+    if width < _PIXELS + 2 or tail < _PIXELS:
         raise UserError(
-            f"config.identity_start: {min(width, tail)} features cannot hold the {_PIXELS} values "
-            f"of a 4x4 block. Give embed_dims and num_feat of {_PIXELS} or more, or leave it out."
+            f"config.identity_start: embed_dims of {width} and num_feat of {tail} cannot hold the "
+            f"{_PIXELS} values of a 4x4 block and two constants. Give {_PIXELS + 2} and {_PIXELS} "
+            "or more, or leave it out."
         )
     fold = [_filled(params[f"downsample_{i}"], _folding(3 * 4**i)) for i in range(2)]
     fold[0]["bias"][:12] = _FRAME_BIAS
@@ -52,10 +55,14 @@ def pass_pixels(params: dict[str, Any]) -> dict[str, Any]:
     upsampler["conv_out"] = {
         k: np.zeros_like(v) for k, v in params["upsampler"]["conv_out"].items()
     }
+    share = np.sqrt(1 - _PIXELS / width)  # what the norms divide constants of 1 by
     inner = {
         name: {**params[name], "conv": _filled(params[name]["conv"], _copies(_PIXELS))}
         for name in ("extract", "reconstruct")
     }
+    for name, size in (("extract", _CONSTANT), ("reconstruct", _CONSTANT / share)):
+        signs = np.where(np.arange(width - _PIXELS) % 2, -1, 1)
+        inner[name]["conv"]["bias"][_PIXELS:] = size * signs
     return {
         **params,
         "downsample_0": fold[0],
@@ -74,7 +81,7 @@ def _mixing(conv: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _filled(conv: dict[str, Any], taps: list[tuple[int, int, int, int]]) -> dict[str, np.ndarray]:
-    """Returns a convolution whose outputs named in (row, column, in, out) are copies of an input."""
+    """Returns a convolution whose outputs at (row, column, in, out) copy an input."""
     kernel, bias = np.array(conv["kernel"]), np.array(conv["bias"])
     for row, column, source, target in taps:
         kernel[..., target], bias[target] = 0, 0

@@ -11,7 +11,7 @@ from helpers import archives, toy
 
 from rvrt_jax import models
 from rvrt_jax.data.prepare import tfds_builder
-from rvrt_jax.training import checks, state
+from rvrt_jax.training import checks
 from rvrt_jax.training import loop as training
 from rvrt_jax.training.settings import GROUP_OPTIONS
 
@@ -143,14 +143,3 @@ def test_small_recipes_fit_their_networks_and_hold_clips_out(name, monkeypatch):
     checks.check_input(recipe.data, recipe.model)
     assert config.data.validation_dataset == "real"
     assert not {"city_night", "cup_hand", "dog_phone"} & set(config.data.validation_names)
-
-
-def test_zero_output_starts_as_the_identity(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    config = importlib.import_module("configs.rvrt_deblur_small").get_config()
-    config.model.embed_dims = (8, 8, 8)
-    recipe = training.read(config)
-    fresh = state.fresh(recipe.settings, recipe.model, recipe.network).params
-    video = np.random.default_rng(0).random((1, 2, 32, 32, 3), np.float32)
-    np.testing.assert_array_equal(recipe.model.apply({"params": fresh}, video), video)
-    assert np.any(fresh["upsampler"]["conv_hr"]["kernel"])
