@@ -154,7 +154,7 @@ def small_same_size(network: ConfigDict, data: ConfigDict, *, steps: int) -> Con
 
     It starts as the identity, with features that carry the pixels: see `training.identity`.
     """
-    settings = {"flow_freeze_steps": steps, "identity_start": True, "ema_decay": 0.995}
+    settings = {"flow_freeze_steps": steps, "identity_start": True, "ema_decay": 0.995, "lr": 2e-4}
     return small(network, data, batch_size=1, steps=steps, eval_every=250, test_sets=(), **settings)
 
 

@@ -28,8 +28,8 @@ def pass_pixels(params: dict[str, Any]) -> dict[str, Any]:
     """Returns parameters of an RVRT with upscale 1, all else as it was.
 
     Channels beyond the first 48 keep their random weights. Raises UserError for another network,
-    and for one whose trunk has no more than 48 features or whose tail has fewer, which cannot hold a
-    block's pixels and the constants.
+    and for one whose trunk has no more than 48 features or whose tail has fewer, which cannot hold
+    a block's pixels and the constants.
     """
     if "downsample_0" not in params:
         raise UserError(
