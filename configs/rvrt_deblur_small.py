@@ -7,7 +7,7 @@ data/real). Blur: up to 5 neighbouring frames of the clips, or 17 moments of a v
 moves over a photo or a frame of a clip, averaged in linear light. Validation: two of the clips,
 held out of training, as a shaking camera sees them.
 Hardware: 1 CPU core, or any one GPU.
-Expected result: see docs/training_small.md.
+Expected result: none yet. 250 steps on a CPU left the input as it was; see docs/training_small.md.
 Command: python train.py --config configs/rvrt_deblur_small.py
 """
 

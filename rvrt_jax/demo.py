@@ -1,7 +1,7 @@
 """Restores a bundled clip and shows what the networks are worth: `python -m rvrt_jax.demo`.
 
-The clip, 12 real frames of 320x192, is made four times smaller, noisy, or blurred, and restored by
-the small RVRT made for that, beside the input, a classical method, the networks of others whose
+The clip, 12 real frames of 320x192, is made four times smaller, or noisy, and restored by the small
+RVRT made for that, beside the input, a classical method, the networks of others whose
 weights can be fetched, and the original. Leaves restored.mp4, comparison.png and scores.json.
 """
 
@@ -30,7 +30,7 @@ from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import catalogue, fetch
 from rvrt_jax.weights import load as loading
 
-TASKS = ("sr", "denoise50", "deblur")
+TASKS = ("sr", "denoise50")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,9 @@ class Sampler(grain.transforms.Map):
         places = [scale * rng.integers(0, room + 1) for _ in range(self.options.tries)]
         if len(places) > 1:
             ends = sorted({0, frames.shape[0] - 1})
-            places.sort(key=lambda p: -interest(frames.crop(*map(int, p), size, size, only=ends)))
+            places.sort(
+                key=lambda p: -interest(frames.crop(int(p[0]), int(p[1]), size, size, only=ends))
+            )
         return int(places[0][0]), int(places[0][1])
 
     def _cropped(

@@ -43,7 +43,7 @@ TASKS = {
         Task("sr", "x4 super-resolution", SCALE, "input", "bicubic", _ENLARGING),
         Task("denoise20", "noise of sigma 20", 1, "noisy", "non-local means", _DENOISING, 20.0),
         Task("denoise50", "noise of sigma 50", 1, "noisy", "non-local means", _DENOISING, 50.0),
-        Task("deblur", "motion blur", 1, "blurred", "unsharp mask", ("rvrt_deblur_small",)),
+        Task("deblur", "motion blur", 1, "blurred", "unsharp mask", ()),
     )
 }
 
