@@ -30,7 +30,7 @@ from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import catalogue, fetch
 from rvrt_jax.weights import load as loading
 
-TASKS = ("sr", "denoise50")
+TASKS = ("sr",)
 
 
 @dataclasses.dataclass(frozen=True)

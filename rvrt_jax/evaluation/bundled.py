@@ -16,7 +16,7 @@ from rvrt_jax.media.frames import to_float, to_uint
 
 SCALE = 4
 _ENLARGING = ("rvrt_small", "edvr_tiny", "basicvsr_reds4")
-_DENOISING = ("rvrt_denoise_small", "ffdnet_color")
+_DENOISING = ("ffdnet_color",)
 _EXPOSURE = 17  # moments of a frame that motion blur averages
 
 
