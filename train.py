@@ -32,6 +32,13 @@ PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "With --coordinator: the number of this process, from 0."
 )
 
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Checks everything, compiles, takes a few steps, says memory, samples/s and "
+    "the time to the end; writes nothing.",
+)  # fmt: skip
+PROFILE = flags.DEFINE_integer(
+    "profile", 0, "Traces so many steps into the run's folder, for TensorBoard or ui.perfetto.dev."
+)
 MATMUL_PRECISION = flags.DEFINE_enum(
     "matmul_precision", None, ["float32", "tf32"],
     "Of float32 products; tf32 is faster on GPUs and TPUs, and less exact. Default: float32.",
@@ -63,7 +70,8 @@ def _train() -> None:
         parallel.join_hosts(**cluster)
     elif any(value is not None for value in cluster.values()):
         raise UserError("--coordinator, --num_processes and --process_id go with --multihost.")
-    training.run(CONFIG.value, Path(WORKDIR.value or Path("runs") / command_line.config_name()))
+    workdir = Path(WORKDIR.value or Path("runs") / command_line.config_name())
+    training.run(CONFIG.value, workdir, dry_run=DRY_RUN.value, profile_steps=PROFILE.value)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The training step: steps per second, compile seconds, memory.
 
-    python benchmarks/train_step.py                  # rvrt_tiny, and rvrt_sr at 6 frames of 32x32
+    python benchmarks/train_step.py                  # rvrt_tiny, and small clips of the others
     python benchmarks/train_step.py --grow           # with more frames, larger crops, more channels
     python benchmarks/train_step.py --devices 1 2 4  # what sharing a batch costs
 
@@ -34,6 +34,8 @@ ROOT = Path(__file__).parents[1]
 CASES = [
     {"recipe": "rvrt_tiny", "frames": 4, "crop": 64, "batch": 2},  # as it was trained
     {"recipe": "rvrt_sr", "frames": 6, "crop": 128, "batch": 1},
+    {"recipe": "edvr_m:a", "frames": 5, "crop": 128, "batch": 1},
+    {"recipe": "basicvsr", "frames": 6, "crop": 128, "batch": 1},
 ]
 
 
@@ -107,7 +109,7 @@ def measure_one(
     rng = np.random.default_rng(0)
     low = (batch, frames, crop // scale, crop // scale, 3)
     shapes = {"lq": low, "gt": (batch, frames, crop, crop, 3)}
-    whole = {key: rng.random(shape, np.float32) for key, shape in shapes.items()}
+    whole = {key: rng.integers(0, 256, shape, np.uint8) for key, shape in shapes.items()}
     split = parallel.split(whole)
     start = time.perf_counter()
     program = train.lower(made, split).compile()
@@ -118,7 +120,7 @@ def measure_one(
     peak = stats["peak_bytes_in_use"] if stats else measure.peak_bytes()
     return {
         "recipe": recipe,
-        "channels": config.model.embed_dims[0],
+        "channels": config.model.get("embed_dims", (config.model.get("num_feat"),))[0],
         "frames": frames,
         "crop": crop,
         "batch": batch,
@@ -150,9 +152,10 @@ def prepare(config: Any) -> tuple[Any, Any, int]:
 
 
 def read(recipe: str) -> Any:
-    """Returns the config of a recipe."""
+    """Returns the config of a recipe, NAME or NAME:ARGUMENT."""
     sys.path.insert(0, str(ROOT))
-    return importlib.import_module(f"configs.{recipe}").get_config()
+    name, *argument = recipe.split(":")
+    return importlib.import_module(f"configs.{name}").get_config(*argument)
 
 
 if __name__ == "__main__":

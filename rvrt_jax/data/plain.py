@@ -4,10 +4,12 @@ import functools
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rvrt_jax.data.clips import SourceClip
+from rvrt_jax.data.inventory import Inventory
 from rvrt_jax.errors import UserError
 from rvrt_jax.media import images
 from rvrt_jax.media.frame_source import to_8_bit
@@ -48,7 +50,7 @@ def find(root: str | Path) -> list[SourceClip]:
     """Returns the clips of a folder: its sub-folders of images and its video files, by name.
 
     A folder that holds images itself, or a video file, is one clip. Headers of all images and the
-    packets of all videos are read.
+    packets of all videos are read, if they are not known from before (`inventory`).
     Raises UserError that names every clip that is broken, if images differ in size or depth or a
     file is truncated, and if there is no clip.
     """
@@ -62,12 +64,13 @@ def find(root: str | Path) -> list[SourceClip]:
     found = [path for path in inside if path.is_dir() or is_video(path)]
     if root.is_file() or any(images.is_image(path) for path in inside):
         found = [root]
-    clips, problems = [], []
+    clips, problems, inventory = [], [], Inventory(root)
     for path in found:
         try:
-            clips.append(_open(path))
+            clips.append(_open(path, inventory))
         except UserError as error:
             problems.append(str(error))
+    inventory.save()
     if problems:
         raise UserError(f"{root}: {len(problems)} clips cannot be used:\n" + "\n".join(problems))
     if not clips:
@@ -76,17 +79,20 @@ def find(root: str | Path) -> list[SourceClip]:
     return clips
 
 
-def _open(path: Path) -> SourceClip:
-    with open_frames(path) as source:
-        fixed = {"frames": source.length, "height": source.height, "width": source.width}
-        if source.names is None:
-            return VideoClip(name=path.stem, path=str(path), weight=source.length, **fixed)
-        # A file that stands for itself has its own folder.
-        folder = path if path.is_dir() else path.parent
-        files = tuple(source.names)
-        return ImagesClip(
-            name=path.name, folder=str(folder), files=files, weight=source.length, **fixed
-        )
+def _open(path: Path, inventory: Inventory) -> SourceClip:
+    facts = inventory.get(path)
+    if facts is None:
+        with open_frames(path) as source:
+            facts = {"frames": source.length, "height": source.height, "width": source.width}
+            facts["files"] = source.names
+        inventory.add(path, facts)
+    fixed: dict[str, Any] = {key: facts[key] for key in ("frames", "height", "width")}
+    fixed["weight"] = facts["frames"]
+    if facts["files"] is None:
+        return VideoClip(name=path.stem, path=str(path), **fixed)
+    # A file that stands for itself has its own folder.
+    folder = path if path.is_dir() else path.parent
+    return ImagesClip(name=path.name, folder=str(folder), files=tuple(facts["files"]), **fixed)
 
 
 def _check_names(clips: list[SourceClip], root: Path) -> None:

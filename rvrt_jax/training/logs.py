@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import math
 import os
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,17 @@ class Logs:
     every step once. With `silent`, as on all hosts but the first, nothing is written or printed.
     """
 
-    def __init__(self, workdir: Path, *, start: int, steps: int, silent: bool = False) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        start: int,
+        steps: int,
+        silent: bool = False,
+        wandb_project: str = "",
+    ) -> None:
+        # First, as it may raise.
+        self._wandb = _weights_and_biases(wandb_project, workdir) if not silent else None
         self._silent = silent
         self._pictures = workdir / PICTURES
         path = workdir / LOG
@@ -55,6 +67,8 @@ class Logs:
         self._steps = steps
         self._last = (start, time.monotonic())
         self._waited = 0.0
+        self.batch_size = 0  # clips of a step, ...
+        self.flops = 0.0  # ... and what it computes on all devices, once these are known
 
     def __enter__(self) -> "Logs":
         return self
@@ -62,6 +76,8 @@ class Logs:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
         self._file.close()
 
     def advance(self, loss: float, psnr: float) -> None:
@@ -73,7 +89,8 @@ class Logs:
         """Writes the values of a log interval that ends at `step`, with steps/s and the ETA.
 
         input_wait is the share of the time that went to waiting for samples: near 0 if the input
-        keeps the devices fed.
+        keeps the devices fed. samples_per_second, tflops (of all devices, products alone) and the
+        peak memory of a device in GiB are there where they are known.
         """
         before, since = self._last
         now = time.monotonic()
@@ -81,6 +98,13 @@ class Logs:
         speed, waited = (step - before) / taken, min(self._waited / taken, 1.0)
         self._last, self._waited = (step, now), 0.0
         values = values | {"steps_per_second": speed, "input_wait": waited}
+        if self.batch_size:
+            values["samples_per_second"] = speed * self.batch_size
+        if self.flops:
+            values["tflops"] = speed * self.flops / 1e12
+        peak, limit = device_memory()
+        if limit:
+            values["device_memory_gib"] = peak / 2**30
         self._write({"step": step} | values)
         self._scalars(step, "train", values)
         if not self._interactive:
@@ -144,6 +168,8 @@ class Logs:
     def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
         for name, value in values.items():
             self._events.add_scalar(f"{group}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({f"{group}/{name}": value for name, value in values.items()}, step=step)
 
 
 @dataclasses.dataclass
@@ -202,6 +228,28 @@ class Meter:
         values |= {key: last[key] for key in ("lr", "skipped")}
         self.logs.training(done, values)
         self.collected.clear()
+
+
+def _weights_and_biases(project: str, workdir: Path) -> Any:
+    """Opens the run of that name, again after a resume; None without a project."""
+    if not project:
+        return None
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as error:
+        raise UserError(
+            f"config.wandb_project={project!r} needs Weights & Biases, which is not installed: pip "
+            'install wandb, or set it to "".'
+        ) from error
+    name = workdir.name
+    same = f"{name}-{zlib.crc32(str(workdir).encode()):08x}"  # whenever the run resumes
+    return wandb.init(project=project, dir=str(workdir), name=name, id=same, resume="allow")
+
+
+def device_memory() -> tuple[int, int]:
+    """Returns the peak use and the limit of this host's first device in bytes; 0 on CPUs."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use", 0), stats.get("bytes_limit", 0)
 
 
 def duration(seconds: float) -> str:

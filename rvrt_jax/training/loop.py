@@ -1,5 +1,6 @@
 """A training run from a recipe to weights, stopping and resuming anywhere."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,22 @@ from rvrt_jax import models, parallel
 from rvrt_jax.data import pipeline
 from rvrt_jax.data.options import DataOptions
 from rvrt_jax.models.contract import Network
-from rvrt_jax.training import ahead, checkpoint, checks, optim, run_folder, state, step, validation
+from rvrt_jax.training import (
+    ahead,
+    checkpoint,
+    checks,
+    flops,
+    manifest,
+    optim,
+    rehearsal,
+    run_folder,
+    state,
+    step,
+    validation,
+)
 from rvrt_jax.training.checkpoint import Checkpoints
 from rvrt_jax.training.logs import Logs, Meter
+from rvrt_jax.training.profile import Profile
 from rvrt_jax.training.settings import Settings
 from rvrt_jax.training.state import Params, TrainState
 from rvrt_jax.training.stop import StopRequest, stop_signals
@@ -51,11 +65,14 @@ def read(config: Config) -> Recipe:
     return Recipe(settings.scaled(), model, network, data, values | settings.options(groups))
 
 
-def run(config: Config, workdir: str | Path) -> None:
+def run(
+    config: Config, workdir: str | Path, *, dry_run: bool = False, profile_steps: int = 0
+) -> None:
     """Trains as `config` says, or continues where `workdir` stops; returns when done or stopped.
 
     SIGTERM and Ctrl-C save a checkpoint after the current step and return; the same call goes on
-    from there. Raises UserError for what the user can mend.
+    from there. dry_run: checks everything, prints what the run would take, and writes nothing.
+    profile_steps: how many steps to trace. Raises UserError for what the user can mend.
     """
     workdir = Path(workdir).absolute()  # orbax insists
     recipe = read(config)
@@ -76,6 +93,11 @@ def run(config: Config, workdir: str | Path) -> None:
     clips = pipeline.validation(recipe.data)
     if settings.init_from and not checkpoint.exists(workdir):
         loading.check_exists(settings.init_from)
+    if dry_run:
+        current = state.fresh(settings, model, recipe.network)
+        lines = rehearsal.report(settings, model, current, iter(dataset))
+        print("\n".join(lines if parallel.is_first_host() else []))
+        return
     run_folder.write_config(workdir, recipe.config)
 
     data = iter(dataset)
@@ -88,14 +110,25 @@ def run(config: Config, workdir: str | Path) -> None:
         if current is None:
             current = state.fresh(settings, model, recipe.network)
         checkpoints.check_space(current)
-        with Logs(workdir, start=int(current.step), steps=settings.steps, silent=silent) as logs:
+        with Logs(
+            workdir,
+            start=int(current.step),
+            steps=settings.steps,
+            silent=silent,
+            wandb_project=settings.wandb_project,
+        ) as logs:
             logs.message(_greeting(current, model, settings, workdir))
+            logs.batch_size = settings.batch_size
+            if not silent:
+                manifest.append(workdir, step=int(current.step), changes=changes)
             if restored is not None and changes:
                 logs.message(f"changed in the config since: {'; '.join(changes)}")
             if restored is None and clips:
                 baseline = validation.bicubic(clips, scale=model.scale)
                 logs.scores(0, validation.mean(baseline), baseline, tag="bicubic")
-            _Loop(settings, model, data, clips, checkpoints, logs, stop).run(current)
+            profile = Profile(workdir, 0 if silent else profile_steps)
+            with contextlib.closing(profile):
+                _Loop(settings, model, data, clips, checkpoints, logs, stop, profile).run(current)
 
 
 @dataclass(frozen=True)
@@ -109,6 +142,7 @@ class _Loop:
     checkpoints: Checkpoints
     logs: Logs
     stop: StopRequest
+    profile: Profile
 
     def run(self, current: TrainState) -> None:
         """Trains until all steps are done or a stop is requested."""
@@ -124,8 +158,13 @@ class _Loop:
             if batch is None:
                 break
             frozen = optim.frozen_at(groups, done)
+            self.profile.before_step()
             with self.logs.untimed(when=frozen != compiled):  # the call that compiles
-                current, values = train(frozen)(current, batch)
+                before, program = current, train(frozen)
+                current, values = program(before, batch)
+                if frozen != compiled:
+                    self.logs.flops = jax.device_count() * flops.count(program, before, batch)
+                del before
             compiled = frozen
             thawed = optim.frozen_next(groups, done, settings.steps)
             if thawed is not None:

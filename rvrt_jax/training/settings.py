@@ -58,6 +58,7 @@ class Settings:
     ema_decay: float = 0.0  # of the running average of the weights; 0: none is kept
     max_skipped: int = 10  # non-finite steps in a row that end the run
     log_every: int = 200
+    wandb_project: str = ""  # of Weights & Biases, which gets what TensorBoard gets; "": none
     eval_every: int = 5_000
     save_every: int = 5_000
 

@@ -53,6 +53,7 @@ def test_the_log_says_what_happened(straight):
     )
     expected = {"step", "loss", "psnr", "grad_norm", "lr", "skipped", "steps_per_second"}
     expected |= {"flow_mean", "flow_max", "input_wait", "grad_norm_flow", "grad_norm_rest"}
+    expected |= {"samples_per_second", "tflops"}
     assert set(steps[0]) == expected
     assert [line["step"] for line in lines if "validation" in line] == [6, 12]
     assert len(list((straight / "tensorboard").iterdir())) == 1

@@ -11,6 +11,7 @@ from helpers import archives, toy
 
 from rvrt_jax import models
 from rvrt_jax.data.prepare import tfds_builder
+from rvrt_jax.media import images
 from rvrt_jax.training import checks
 from rvrt_jax.training import loop as training
 from rvrt_jax.training.settings import GROUP_OPTIONS
@@ -27,6 +28,17 @@ RECIPES = {  # and the sets they need
     "edvr_m:a": ("reds", "reds4"),
     "edvr_l:a": ("reds", "reds4"),
     "edvr_l_vimeo:a": ("vimeo",),
+}
+
+
+PAIRS = {  # recipes that read plain folders: the folder of degraded frames, and the scale
+    "edvr_deblur:a": ("train_blur", 1),
+    "edvr_deblurcomp:a": ("train_blur_comp", 1),
+    "edvr_srblur:a": ("train_blur_bicubic/X4", 4),
+    "edvr_stage2:deblur": ("stage1_deblur", 1),
+    "edvr_stage2:sr": ("stage1_sr", 1),
+    "edvr_predeblur:deblur": ("train_blur", 1),
+    "edvr_predeblur:srblur": ("train_blur_bicubic/X4", 4),
 }
 
 
@@ -98,6 +110,32 @@ def test_every_recipe_runs_on_prepared_data(name, data, tmp_path, monkeypatch):
     assert 5 < scores["psnr_rgb"] < 60
 
 
+def plain_pairs(name, folder):
+    """Writes two clips of five frames below `folder`, laid out as REDS is."""
+    degraded, scale = PAIRS[name]
+    rng = np.random.default_rng(0)
+    for where, side in (("train_sharp", 64), (degraded, 64 // scale)):
+        for clip in ("001", "002"):
+            path = folder / "data/REDS" / where / clip
+            path.mkdir(parents=True)
+            for k in range(5):
+                frame = rng.integers(0, 256, (side, side, 3), np.uint8)
+                (path / f"{k:08d}.png").write_bytes(images.encode_png(frame))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_recipe_of_plain_pairs_runs(name, tmp_path, monkeypatch):
+    plain_pairs(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config = with_toy(recipe(name, monkeypatch, tmp_path))
+    with mock.patch.dict(models.MODELS, {"toy": toy.Toy}):
+        training.run(config, tmp_path / "run")
+    found, lines = losses(tmp_path / "run")
+    assert len(found) == 2 and np.all(np.isfinite(found))
+    (scores,) = [line["clips"] for line in lines if "validation" in line]
+    assert list(scores) == ["001"]  # which is held out of training
+
+
 @pytest.mark.parametrize("task", ["sr", "deblur", "denoise"])
 def test_own_clips_fine_tune(task, tmp_path, monkeypatch):
     files = archives.test_set("own", ["x", "y"], copies=("GT", "blurred"))
@@ -129,6 +167,21 @@ def test_every_recipe_runs_at_full_size(name, data, tmp_path, monkeypatch):
     found, _ = losses(tmp_path)
     assert len(found) == 2 and np.all(np.isfinite(found))
     assert list((tmp_path / "checkpoints").glob("2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_recipe_of_plain_pairs_runs_at_full_size(name, tmp_path, monkeypatch):
+    plain_pairs(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config = recipe(name, monkeypatch, tmp_path)
+    config.batch_size = 1
+    config.data.num_frames = config.model.get("num_frame") or 1
+    config.data.validation_dataset = "none"
+    training.run(config, tmp_path / "run")
+    found, _ = losses(tmp_path / "run")
+    assert len(found) == 2 and np.all(np.isfinite(found))
+    assert list((tmp_path / "run/checkpoints").glob("2"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rvrt_jax import models
 from rvrt_jax.data.options import DataOptions
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("rvrt_*.py"))
+RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
 
 
 def _train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -44,6 +44,10 @@ def _recipe(name: str, monkeypatch):
                 "train: 266 clips with 26600 frames, without 000, 011, 015, 020",
             ],
         ),
+        (["basicvsr"], ["data/reds holds no prepared REDS"]),
+        (["edvr_m"], ["must be trained ones", "--config.init_from=PATH"]),
+        (["edvr_m:a", "--config.data.num_frames=4"], ["samples of 4 frames", "windows of 5"]),
+        (["edvr_m:a", "--config.backward_frames=2"], ["backward_frames=2 has no effect"]),
         (["rvrt_finetune"], ["data/own does not exist"]),
         (["rvrt_finetune:deblurr"], ["no task 'deblurr'; choose from sr, deblur, denoise"]),
         (["rvrt_finetune:deblur"], ["name the degraded frames in lq_root"]),
@@ -57,7 +61,9 @@ def _recipe(name: str, monkeypatch):
         ),
         (["rvrt_tony"], ["rvrt_tony.py", "No such file"]),
     ],
-    ids=lambda value: " ".join(value) if value[0].startswith("rvrt") else "",
+    ids=lambda value: (
+        " ".join(value) if (ROOT / f"configs/{value[0].split(':')[0]}.py").is_file() else ""
+    ),
 )
 def test_a_mistake_ends_in_one_message(tmp_path, arguments, messages):
     config, *rest = arguments
