@@ -83,8 +83,8 @@ def _open(path: Path, inventory: Inventory) -> SourceClip:
     facts = inventory.get(path)
     if facts is None:
         with open_frames(path) as source:
-            facts = {"frames": source.length, "height": source.height, "width": source.width}
-            facts["files"] = source.names
+            size = {"frames": source.length, "height": source.height, "width": source.width}
+            facts = {**size, "files": source.names}
         inventory.add(path, facts)
     fixed: dict[str, Any] = {key: facts[key] for key in ("frames", "height", "width")}
     fixed["weight"] = facts["frames"]
