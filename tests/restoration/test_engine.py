@@ -202,6 +202,8 @@ def in_a_process(source, output, network, tile, overlap, *, devices=1):
         "PYTHONPATH": f"{TESTS.parent}:{TESTS}",
         "JAX_NUM_CPU_DEVICES": str(devices),
     }
+    # Programs out of a cache take less than compiling does, which hides what comes on top.
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     arguments = [str(source), str(output), network, json.dumps(tile), json.dumps(overlap)]
     command = [sys.executable, "-m", "helpers.restore_file", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
