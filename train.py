@@ -44,6 +44,10 @@ MATMUL_PRECISION = flags.DEFINE_enum(
     "Of float32 products; tf32 is faster on GPUs and TPUs, and less exact. Default: float32.",
 )  # fmt: skip
 
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "On GPUs: gradients are summed in one order, by sorting, so that a run "
+    "repeats bit for bit; slower. CPUs do so anyway.",
+)  # fmt: skip
 COMPILE_CACHE = flags.DEFINE_string("compile_cache", None, command_line.COMPILE_CACHE)
 
 
@@ -53,6 +57,8 @@ def main(argv: list[str]) -> int:
 
 
 def _train() -> None:
+    if DETERMINISTIC.value:
+        command_line.add_in_one_order()
     # Imported here so that --help and a wrong flag answer at once.
     from rvrt_jax import parallel
     from rvrt_jax.errors import UserError

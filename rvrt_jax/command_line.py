@@ -45,6 +45,16 @@ def check_rest(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # orbax tells every move at INFO
 
 
+def add_in_one_order() -> None:
+    """Lets GPUs add what meets in one place in a fixed order, so that a run repeats bit for bit.
+
+    Gradients of sampling scatter with atomic additions there, whose order changes. XLA sorts them
+    instead. To be called before JAX has a device; what XLA_FLAGS says already stays.
+    """
+    flags_given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags_given} --xla_gpu_deterministic_ops=true".strip()
+
+
 def keep_programs(choice: str | None) -> None:
     """Keeps compiled programs on disk from now on, and takes them from there.
 

@@ -1,12 +1,16 @@
 """Networks compile for GPUs and TPUs that are not there; costs of programs are counted right."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
 
 from benchmarks import accelerators
-from rvrt_jax import models
+from rvrt_jax import command_line, models
 
 PLUGINS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}
 SMALL = {
@@ -49,3 +53,44 @@ def test_small_networks_compile(platform, name, mode):
     net = models.build(name, **SMALL[name], dtype=jax.numpy.bfloat16)
     cost = accelerators.cost(net, devices, mode, 4, (32, 32))
     assert cost["launches"] > 0 and cost["gigabytes"] > 0
+
+
+# What a GPU does with the sums of a gradient: prints the compiled program.
+SCATTER = """
+import jax
+from jax.sharding import SingleDeviceSharding
+from benchmarks import accelerators
+from rvrt_jax import command_line
+
+if {deterministic}:
+    command_line.add_in_one_order()
+place = SingleDeviceSharding(accelerators.topology("cuda", "")[0])
+shapes = ((400, 16), "float32"), ((900,), "int32"), ((900, 16), "float32")
+arguments = [jax.ShapeDtypeStruct(*shape, sharding=place) for shape in shapes]
+print(jax.jit(lambda x, i, y: x.at[i].add(y)).lower(*arguments).compile().as_text())
+"""
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_sums_are_sorted_where_a_run_must_repeat(deterministic):
+    if importlib.util.find_spec(PLUGINS["cuda"]) is None:
+        pytest.skip(f"the compiler for cuda is not installed ({PLUGINS['cuda']})")
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", SCATTER.format(deterministic=deterministic)],
+        env=os.environ | {"PYTHONPATH": root, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("unique_indices=true" in done.stdout) == deterministic
+    assert ("sort" in done.stdout.replace("indices_are_sorted", "")) == deterministic
+
+
+def test_flags_of_the_user_stay(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/nowhere")
+    command_line.add_in_one_order()
+    assert os.environ["XLA_FLAGS"].split() == [
+        "--xla_dump_to=/nowhere",
+        "--xla_gpu_deterministic_ops=true",
+    ]
