@@ -103,7 +103,14 @@ def test_killed_again_and_again_it_gets_there(program, film, whole, tmp_path):
 def test_stopped_by_a_signal(program, film, whole, tmp_path, name):
     expected, events = whole
     output = tmp_path / "out.mp4"
-    for share in (2 / 3, 1 / 2, 1 / 2):  # a program may be done before the signal reaches it
+    for share in (
+        2 / 3,
+        1 / 2,
+        1 / 2,
+        1 / 3,
+        1 / 3,
+        1 / 4,
+    ):  # a program may be done before the signal reaches it
         (stopped,), err = program(film, output, f"{name}@{int(events * share)}")
         if stopped != {"code": 0}:
             break

@@ -42,9 +42,9 @@ def test_nothing_is_changed_and_the_pixels_reach_the_last_layer(noise_level):
     seen = blocks(model.apply({"params": params}, video) - video[..., :3])
     truth = blocks(video[..., :3])
     correlation = np.mean(seen * truth, axis=1) / seen.std(axis=1) / truth.std(axis=1)
-    assert correlation.mean() > 0.95 and correlation.min() > 0.8
+    assert correlation.mean() > 0.9 and correlation.min() > 0.8  # of a random start: 0.0
     contrast = seen.std(axis=1) / truth.std(axis=1)
-    assert contrast.std() / contrast.mean() < 0.15
+    assert contrast.std() / contrast.mean() < 0.1  # of a random start: 0.17 to 0.19
 
 
 def blocks(frames):
