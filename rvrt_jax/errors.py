@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 INTERRUPTED = 130  # the exit code of programs that are stopped, as shells have it
+STOPPED = 75  # of a training run that goes on when it is started again (sysexits: EX_TEMPFAIL)
 
 
 class UserError(ValueError):
@@ -14,6 +15,12 @@ class UserError(ValueError):
 
     Command-line entry points print it without a traceback and exit with code 1.
     """
+
+
+def describe(error: BaseException) -> str:
+    """Returns the first line of an error, with its type unless it is meant for the user."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def exit_code(action: Callable[[], object]) -> int:

@@ -154,11 +154,6 @@ def replicated() -> NamedSharding:
     return NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), PartitionSpec())
 
 
-def over_hosts() -> NamedSharding:
-    """Returns the sharding of a state in a checkpoint: whole on every device of every host."""
-    return NamedSharding(_all_devices(), PartitionSpec())
-
-
 def _all_devices() -> Mesh:
     return Mesh(np.asarray(jax.devices()), (AXIS,))
 
@@ -170,14 +165,6 @@ def to_all_hosts(tree: Any) -> Any:
     return multihost_utils.host_local_array_to_global_array(
         jax.device_get(tree), _all_devices(), PartitionSpec()
     )
-
-
-def to_this_host(tree: Any) -> Any:
-    """Undoes `to_all_hosts`."""
-    if jax.process_count() == 1:
-        return tree
-    local = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
-    return jax.device_put(local, replicated())
 
 
 def data_parallel(step: Callable[..., Any]) -> Callable[[Any, Any], tuple[Any, Any]]:

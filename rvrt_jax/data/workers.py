@@ -11,6 +11,7 @@ import functools
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from multiprocessing import shared_memory
@@ -30,6 +31,9 @@ def prepare() -> functools.partial:
     """
     if not flags.FLAGS.is_parsed():  # grain reads flags, which a notebook has not parsed
         flags.FLAGS.mark_as_parsed()
+    main = sys.modules["__main__"]
+    if not Path(getattr(main, "__file__", None) or "/").exists():
+        del main.__file__  # "<stdin>", which workers would try to run
     return functools.partial(start, _token(), os.getpid())
 
 

@@ -1,8 +1,9 @@
 """The checkpoints of a run, from which it resumes exactly.
 
-A checkpoint has three items. `params` are the weights to evaluate (the average where there is
-one), alone, so that they load without the rest; `rest` is all else of the state; `data` is the
-position of the input pipeline. Kept are the latest two and the best by validation.
+A checkpoint has two items. `params` are the weights to evaluate (the average where there is one),
+alone, so that they load without the rest; `rest` is all else of the state. The position in the data
+is the step. Older ones have a third item, `data`, which nobody needs. Kept are the latest two and
+the best by validation.
 """
 
 import contextlib
@@ -16,17 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from rvrt_jax import parallel
-from rvrt_jax.errors import UserError
+from rvrt_jax import files, parallel
+from rvrt_jax.errors import UserError, describe
+from rvrt_jax.training import reading
+from rvrt_jax.training.reading import Damaged
 from rvrt_jax.training.state import TrainState
 from rvrt_jax.weights import runs
 from rvrt_jax.weights.runs import FOLDER
 
+METRICS = "metrics"  # where orbax keeps scores: in a file of this name in such a folder
 LATEST = 2  # how many of the latest are kept
 
 
@@ -43,6 +46,11 @@ class Checkpoints:
 
     def __init__(self, workdir: Path) -> None:
         self._folder = workdir.absolute() / FOLDER
+        self._manager = reading.patiently(self._open)
+        # Of a full disk each array would report on its own, beside the error that is raised.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+    def _open(self) -> ocp.CheckpointManager:
         latest = preservation_policy.LatestN(LATEST)
         best = preservation_policy.BestN(get_metric_fn=runs.score, n=1)
         options = ocp.CheckpointManagerOptions(
@@ -50,16 +58,21 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
             cleanup_tmp_directories=True,  # half-written ones of a killed run
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
-        # Of a full disk each array would report on its own, beside the error that is raised.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with self._writing():
-            self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:  # a second one: the end is to come at once
+            return
+        try:
+            with self._writing():
+                self._manager.close()
+        except UserError as error:
+            if kind is None:
+                raise
+            logging.warning("%s", error)  # the error that ends the run is another one
 
     def latest(self) -> int | None:
         """Returns the step of the newest checkpoint, None where there is none."""
@@ -67,8 +80,7 @@ class Checkpoints:
 
     def best(self) -> tuple[int, float] | None:
         """Returns the step and score of the best checkpoint on disk, None before any was scored."""
-        with self._writing():
-            self._manager.wait_until_finished()
+        self.wait()
         scored = [
             (runs.score(self._manager.metrics(step)), step) for step in self._manager.all_steps()
         ]
@@ -86,78 +98,75 @@ class Checkpoints:
                 f" need {_mib(wanted)}. Make room, or pass another --workdir."
             )
 
-    def save(self, step: int, state: TrainState, data: Any, *, scores: dict | None = None) -> None:
+    def save(self, step: int, state: TrainState) -> None:
         """Starts writing a checkpoint; it appears under its name only when it is complete.
 
-        data: the grain iterator. scores: of the validation at this step, if there was one. Raises
-        UserError if this or the one before, which is waited for, cannot be written (a full disk).
+        Raises UserError if this or the one before, which is waited for, cannot be written (a full
+        disk).
         """
         params, rest = _items(parallel.to_all_hosts(state))
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            rest=ocp.args.StandardSave(rest),
-            data=grain.checkpoint.CheckpointSave(data),
+            params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest)
         )
         with self._writing():
-            self._manager.save(step, args=items, metrics=scores or {}, force=True)
+            self._manager.save(step, args=items, metrics={}, force=True)
 
-    def restore(self, like: TrainState, data: Any) -> TrainState | None:
-        """Returns the newest readable state and moves the iterator `data` there; None if none is.
+    def wait(self) -> None:
+        """Returns when what was saved is on disk; raises UserError if it could not be written."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def add_scores(self, step: int, scores: dict[str, float]) -> None:
+        """Writes the scores of a validation to the checkpoint of its step."""
+        self.wait()
+        with self._writing():
+            if parallel.is_first_host():
+                folder = self._folder / str(step) / METRICS
+                files.write_text(folder / METRICS, json.dumps(scores))
+            parallel.wait_for_hosts(f"scores of {step}")
+            self._manager.reload()
+
+    def is_scored(self, step: int) -> bool:
+        """Returns whether the checkpoint of a step holds scores."""
+        return math.isfinite(runs.score(self._manager.metrics(step)))
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """Returns the newest readable state; None if there is none.
 
         like: a state of the same structure, or its shapes and dtypes. The number of devices and
-        hosts may differ from that of the run so far. A newer checkpoint that cannot be read is
-        named and moved to `checkpoints-damaged/`. Raises UserError if there are checkpoints and
-        none can be read, which a changed config explains better than damage.
+        hosts may differ from that of the run so far. A newer checkpoint that is damaged is named
+        and moved to `checkpoints-damaged/`. Raises UserError if the disk cannot be read, or if
+        there are checkpoints and all are damaged, which a changed config explains better.
         """
-        failed: dict[int, Exception] = {}
+        damaged: dict[int, Damaged] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 state = self._restore(step, like)
-                data.set_state(self._position(step))
-            except Exception as error:  # orbax has no type of its own for a damaged file
-                failed[step] = error
+            except Damaged as error:
+                damaged[step] = error
                 continue
-            for damaged, error in failed.items():
-                self._set_aside(damaged, error)
+            for one, error in damaged.items():
+                self._set_aside(one, error)
             return state
-        if failed:
-            step, error = next(iter(failed.items()))
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if damaged:
+            step, error = next(iter(damaged.items()))
             raise UserError(
-                f"no checkpoint in {self._folder} can be read (newest: {step}, {reason}). If the "
+                f"no checkpoint in {self._folder} can be read (newest: {step}, {error}). If the "
                 "config has changed, set it back; otherwise pass another --workdir, or remove "
                 "this one to start again."
             ) from error
         return None
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
-        sharding = parallel.over_hosts()
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
-        )
-        params, rest = _items(abstract)
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(params), rest=ocp.args.StandardRestore(rest)
-        )
-        restored = self._manager.restore(step, args=items)
-        rest = dict(restored["rest"])
+        params, rest = _items(like)
+        read = reading.read(self._folder / str(step), {"params": params, "rest": rest})
+        rest = dict(read["rest"])
         raw = rest.pop("raw")
         if like.ema is None:
-            state = TrainState(params=restored["params"], ema=None, **rest)
+            state = TrainState(params=read["params"], ema=None, **rest)
         else:
-            state = TrainState(params=raw, ema=restored["params"], **rest)
-        return parallel.to_this_host(state)
-
-    def _position(self, step: int) -> dict[str, Any]:
-        """Returns this host's position in its data.
-
-        All hosts have taken as many batches, so that where their number has changed, any one's
-        position is every one's.
-        """
-        folder = self._folder / str(step) / "data"
-        own = folder / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
-        file = own if own.is_file() else min(folder.glob("process_0-of-*.json"), default=own)
-        return json.loads(file.read_text())
+            state = TrainState(params=raw, ema=read["params"], **rest)
+        return jax.device_put(state, parallel.replicated())
 
     def _set_aside(self, step: int, error: Exception) -> None:
         aside = self._folder.with_name(f"{FOLDER}-damaged")
@@ -176,14 +185,15 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+            reason = "the disk is full" if full else describe(error)
             free = shutil.disk_usage(self._folder).free
-            self._manager.reload()
-            complete = self._manager.all_steps()
+            complete = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
+            if jax.process_count() == 1:  # it is not done with the one that failed
+                self._manager = reading.patiently(self._open)
             raise UserError(
                 f"a checkpoint could not be written to {self._folder} "
-                f"({'the disk is full' if full else reason}; {_mib(free)} MiB free). Make room and "
+                f"({reason}; {_mib(free)} MiB free). Make room and "
                 "start the same command again: it goes on from "
                 f"{f'step {max(complete)}' if complete else 'the start'}."
             ) from error

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Logs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self._show(self._bar.close)
         self._events.close()
         if self._wandb is not None:
             self._wandb.finish()
@@ -83,7 +83,7 @@ class Logs:
     def advance(self, loss: float, psnr: float) -> None:
         """Moves the progress bar by one step."""
         self._bar.set_postfix_str(f"loss {loss:.4f}, PSNR {psnr:.2f}", refresh=False)
-        self._bar.update()
+        self._show(self._bar.update)
 
     def training(self, step: int, values: dict[str, float]) -> None:
         """Writes the values of a log interval that ends at `step`, with steps/s and the ETA.
@@ -116,7 +116,7 @@ class Logs:
         if waited > WAITING:
             self.message(
                 f"step {step}: {waited:.0%} of the time went to waiting for input; more "
-                "config.data.num_workers, which a new run can have, would help"
+                "config.data.num_workers would help"
             )
 
     def scores(
@@ -158,8 +158,15 @@ class Logs:
         """Prints one line above the progress bar."""
         if self._silent:
             return
-        self._bar.write(text, file=sys.stderr)
-        sys.stderr.flush()
+        self._show(lambda: self._bar.write(text, file=sys.stderr))
+        self._show(sys.stderr.flush)
+
+    def _show(self, action: Callable[[], object]) -> None:
+        """Does something on the terminal. If that is gone (a lost connection) the run goes on."""
+        try:
+            action()
+        except OSError:
+            sys.stderr = Path(os.devnull).open("w")
 
     def _write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(_finite(record)) + "\n")

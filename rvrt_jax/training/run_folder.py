@@ -1,19 +1,24 @@
-"""The config in a run's folder: what a run was started with, and what has changed since."""
+"""A run's folder: who has it, what the run was started with, and what has changed since."""
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
-from collections.abc import Collection, Mapping
+import socket
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rvrt_jax import parallel
+from rvrt_jax import files, parallel
 from rvrt_jax.errors import UserError
 from rvrt_jax.training import checkpoint
 from rvrt_jax.weights.runs import CONFIG
 
+LOCK = "lock"  # a file that tells who works here; locked as long as that process lives
+
 # What the structure of a checkpoint depends on, and what to do about a change.
 STRUCTURE = {
-    "data.num_workers": "the position of the input pipeline is stored per worker",
     "ema_decay": "the running average exists in one of the two runs only",
     "batch_scale": "its steps are counted in batches of that size",
 }
@@ -61,19 +66,48 @@ def config_changes(
     return list(described.values())
 
 
-def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json`, creating the folder, which all hosts must see.
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it, as long as this process lives.
 
-    Raises UserError on a host that does not.
+    Raises UserError if another run is at work there. The first host holds the lock.
     """
+    if not parallel.is_first_host():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / LOCK
+    with path.open("a+") as file:  # not truncated: it may be another's
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{workdir} is in use by another run ({file.read().strip()}). Wait for its end, "
+                "stop it, or pass another --workdir."
+            ) from None
+        except OSError as error:
+            logging.warning(
+                "%s: this disk has no locks (%s), so that nothing keeps a second run out",
+                path,
+                error,
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield  # the file stays: a lock on a removed one would keep nobody out
+
+
+def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.json`, whole or not at all; the first host does."""
     if parallel.is_first_host():
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / CONFIG
-        temporary = path.with_name(f"{CONFIG}.tmp-{os.getpid()}")
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-        os.replace(temporary, path)
-    parallel.wait_for_hosts("config written")
-    if not (workdir / CONFIG).is_file():
+        files.write_text(workdir / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises UserError on a host that does not see what the first one has put there."""
+    parallel.wait_for_hosts("folder made")
+    if not (workdir / LOCK).is_file():
         raise UserError(
             f"{workdir} does not show what host 0 has written there. Pass a --workdir that all "
             "hosts share, such as a network disk."

@@ -61,6 +61,7 @@ class Settings:
     wandb_project: str = ""  # of Weights & Biases, which gets what TensorBoard gets; "": none
     eval_every: int = 5_000
     save_every: int = 5_000
+    save_every_minutes: float = 15.0  # since the last checkpoint, whatever its step; 0: never
 
     @classmethod
     def read(cls, options: Mapping[str, Any], groups: Sequence[ParameterGroup]) -> "Settings":

@@ -77,9 +77,9 @@ def test_a_profile_is_of_as_many_steps_as_were_asked_for(tmp_path, monkeypatch):
     steps = []
     next_batch = training._Loop._next_batch
 
-    def counting(self):
+    def counting(self, done):
         steps.append(len(calls))
-        return next_batch(self)
+        return next_batch(self, done)
 
     monkeypatch.setattr(training._Loop, "_next_batch", counting)
     with standin.installed():
