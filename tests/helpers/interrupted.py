@@ -63,6 +63,8 @@ def stopped(source: str, output: str, moment: str) -> int:
 
 
 def main(source: str, *arguments: str) -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would these processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for output, moment in zip(arguments[::2], arguments[1::2], strict=True):
         child = os.fork()  # before JAX has threads
         if child == 0:
