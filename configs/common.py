@@ -162,8 +162,7 @@ def held_out(**options: Any) -> ConfigDict:
     """Returns the input options of small networks that are chosen on held-out training clips."""
     defaults = {
         "root": "data/real",
-        "validation_dataset": "real",
-        "validation_root": "data/real",
+        "validation_dataset": "held_out",
         "validation_names": ("carphone", "gym_single_4"),
         "validation_frames": 8,
         "validation_size": 128,

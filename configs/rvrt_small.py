@@ -1,4 +1,4 @@
-"""A small RVRT for x4 super-resolution: for a CPU in about two hours or, larger, for a GPU.
+"""A small RVRT for x4 super-resolution: for a CPU in an hour and a quarter or, larger, for a GPU.
 
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022; a third of its width (with :gpu two thirds), and half of its branches' blocks. Crops

@@ -33,11 +33,11 @@ def exposures(count: int, step: int, moments: int) -> np.ndarray:
 def shaken(
     clip: np.ndarray, rng: np.random.Generator, *, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Films a clip anew with a shaking camera whose shutter never closes: (blurred, sharp).
+    """Returns a clip as a shaking camera sees it whose shutter never closes: (blurred, sharp).
 
     clip: uint8 [t, h, w, 3]. steps: moments of an exposure, odd; the sharp frame is the middle one.
-    The shake is a sine a frame axis, at most 6 pixels a frame fast, so that 17 steps are a third
-    of a pixel apart. Both lose a border that the camera sees beyond.
+    The shake is a sine along each axis, at most 6 pixels a frame fast, so that 17 steps are a third
+    of a pixel apart. Both are smaller by a border, beyond which the camera looks.
     """
     time = np.arange(len(clip) * steps) / steps
     frequency, phase = rng.uniform(0.08, 0.16, 2), rng.uniform(0, 2 * np.pi, 2)

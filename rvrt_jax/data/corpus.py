@@ -38,9 +38,8 @@ def load(options: DataOptions) -> tuple[list[Pair], list[SourceClip]]:
         pairs = find(options.dataset, options.root, options.lq_root, split="train", options=options)
     pairs = [pair for pair in pairs if pair.gt.name not in options.exclude]
     held = {pair.gt.name for pair in _held_out_pairs(pairs, options)}
-    left_out = {*options.exclude, *options.validation_names, *held}
-    pairs = [pair for pair in pairs if pair.gt.name not in left_out]
-    photos = [photo for photo in photos if photo.name not in left_out]
+    pairs = [pair for pair in pairs if pair.gt.name not in held]
+    photos = [photo for photo in photos if photo.name not in options.exclude]
     if options.photo_fraction < 1:
         check(pairs, options, where=options.root)
     if options.photo_fraction > 0:
@@ -88,9 +87,6 @@ def evenly(items: list, count: int) -> list:
 def find(dataset: str, root: str, lq_root: str, *, split: str, options: DataOptions) -> list[Pair]:
     """Returns the clips of a published set or of plain folders, with LQ where it is given."""
     given = options.degradation == GIVEN
-    if dataset == "real":
-        pairs = [Pair(clip) for clip in clips.load_prepared(root)[0]]
-        return _named(pairs, options.validation_names, root)
     if dataset == "own":
         gt = plain.find(root)
         return _paired(gt, plain.find(lq_root), root, lq_root) if given else [Pair(x) for x in gt]

@@ -54,7 +54,7 @@ class DataOptions:
     validation_root: str = "data"
     validation_lq_root: str = ""
     validation_clips: int = 0  # how many, evenly chosen; 0: all
-    validation_names: tuple[str, ...] = ()  # of "real" or "held_out"; they are not trained on
+    validation_names: tuple[str, ...] = ()  # of "held_out", instead of how many
     validation_frames: int = 0  # the first so many of each clip; 0: all
     validation_size: int = 0  # a square of so many GT pixels from the middle; 0: whole frames
     validation_sigma: float = 30.0  # "noise": the level there
@@ -97,7 +97,7 @@ class DataOptions:
     def _check_names(self) -> None:
         for key, known in (
             ("dataset", KINDS),
-            ("validation_dataset", (*KINDS, HELD_OUT, BUNDLED, NONE)),
+            ("validation_dataset", (*KINDS[1:], HELD_OUT, BUNDLED, NONE)),
             ("degradation", (*DEGRADATIONS, NOISE, MOTION_BLUR, GIVEN)),
         ):
             if getattr(self, key) not in known:
@@ -154,16 +154,10 @@ class DataOptions:
 
     def _check_held_out(self) -> None:
         held, names = self.validation_dataset == HELD_OUT, self.validation_names
-        if (
-            self.validation_dataset == "real"
-            and not names
-            or names
-            and not held | (self.validation_dataset == "real")
-        ):
+        if names and not held:
             raise UserError(
-                f"data.validation_dataset is {self.validation_dataset!r} and data.validation_names "
-                f"{names}: name the clips to hold out of training where the dataset is 'real', "
-                "and only there or where it is 'held_out'."
+                f"data.validation_names is {names}: that is for validation_dataset 'held_out', not "
+                f"{self.validation_dataset!r}."
             )
         if held and not names and not self.validation_clips:
             raise UserError(
@@ -181,9 +175,11 @@ class DataOptions:
         films, noise = self.photo_fraction < 1 and not given, self.degradation == NOISE
         camera = photos or (films and self.camera_fraction > 0)
         off, own = self.validation_dataset == NONE, self.validation_dataset == "own"
-        held = self.validation_dataset == HELD_OUT
+        held, blurred = self.validation_dataset == HELD_OUT, self.degradation == MOTION_BLUR
         for key, effective, why in (
             ("sigma", noise, f"degradation is {self.degradation!r}, not 'noise'"),
+            ("blur_steps", blurred, f"degradation is {self.degradation!r}, not 'motion_blur'"),
+            ("blur_frames", blurred, f"degradation is {self.degradation!r}, not 'motion_blur'"),
             ("camera_fraction", films, "clips come with LQ of their own, or only photos are drawn"),
             ("parallax_fraction", photos, "photo_fraction is 0"),
             ("max_speed", camera, "there is no virtual camera"),

@@ -69,7 +69,8 @@ class Comparison:
             if true is not None:
                 scores = self._measures[name].add(image, true).scores
                 self._scores.setdefault(name, []).append(scores)
-                label += f", {psnr(image, to_8_bits(true)):.2f} dB"
+                if shown:
+                    label += f", {psnr(image, to_8_bits(true)):.2f} dB"
             panels.append((label, image))
         if shown:
             truth = [("ground truth", to_8_bits(true))] if true is not None else []

@@ -130,7 +130,7 @@ PUBLISHED: dict[str, dict[str | tuple[str, int], tuple[float, float | None]]] = 
     }
     for model, rows in _TABLE["published"].items()
 }
-# LPIPS (AlexNet) of each model by set, as comparisons of later papers give it.
+# LPIPS of each model by set, as it was handed to this project; its source was not found.
 PUBLISHED_LPIPS: dict[str, dict[str, float]] = {
     model: {row["set"]: row["lpips"] for row in rows if "lpips" in row}
     for model, rows in _TABLE["published"].items()

@@ -156,6 +156,11 @@ class Settings:
             )
 
     def _check_start(self) -> None:
+        if self.identity_start and self.init_from:
+            raise UserError(
+                f"config.identity_start would undo a part of config.init_from={self.init_from}. "
+                "Set it to False, or leave init_from out."
+            )
         if self.tsa_only_steps and not self.init_from:
             raise UserError(
                 f"config.tsa_only_steps={self.tsa_only_steps}: all but the fusion keeps its "

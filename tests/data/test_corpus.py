@@ -410,6 +410,7 @@ def test_held_out_clips_are_validated_on_and_not_drawn(pairs, clips, options, he
         ({}, "name the clips in validation_names, or say in validation_clips how many"),
         ({"validation_names": ("c",)}, r"validation_names has \['c'\]; the clips in .*'a', 'b'"),
         ({"validation_clips": 1, "validation_root": "x"}, "validation_root is x, which has no"),
+        ({"validation_dataset": "none", "validation_names": ("a",)}, "is for validation_dataset"),
     ],
 )
 def test_what_cannot_be_held_out_is_refused(pairs, options, message):

@@ -194,5 +194,5 @@ def test_small_recipes_fit_their_networks_and_hold_clips_out(name, monkeypatch):
     config = importlib.import_module(f"configs.{name}").get_config(*argument)
     recipe = training.read(config)
     checks.check_input(recipe.data, recipe.model)
-    assert config.data.validation_dataset == "real"
+    assert config.data.validation_dataset == "held_out"
     assert not {"city_night", "cup_hand", "dog_phone"} & set(config.data.validation_names)

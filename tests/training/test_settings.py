@@ -49,6 +49,7 @@ def groups(name):
         ("rvrt", {"flow_freeze_steps": -1}, "flow_freeze_steps=-1; it must be at least 0"),
         ("edvr", {"frequency_weight": -0.1}, "frequency_weight=-0.1; it must be at least 0"),
         ("edvr", {"tsa_only_steps": 5}, "must be trained ones"),
+        ("rvrt", {"identity_start": True, "init_from": "run"}, "would undo a part of"),
     ],
 )
 def test_an_option_without_effect_or_sense_is_refused_by_name(name, options, message):
