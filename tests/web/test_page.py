@@ -48,6 +48,8 @@ def address():
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         text=True,
+        # Started in the background of a shell, it would ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as server:
         assert "open http://127.0.0.1" in server.stdout.readline()
         yield f"http://127.0.0.1:{port}"
