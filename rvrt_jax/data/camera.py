@@ -56,11 +56,13 @@ def random_path(
     max_zoom: float,
     substeps: int = 1,
     slowest: float = 0.01,
+    shake: float = 0.7,
 ) -> CameraPath:
     """Draws a smooth path: a pan with some acceleration, a slow shake, a turn and a zoom.
 
     max_speed: of the pan, in view pixels a frame; speeds are log-uniform, `slowest` of it at
-    least. max_zoom: the zoom is log-uniform between 1 and this. substeps: moments of each frame,
+    least. max_zoom: the zoom is log-uniform between 1 and this. shake: its mean amplitude in view
+    pixels. substeps: moments of each frame,
     num_frames * substeps in all, the frame itself in their middle.
     """
     moments = num_frames * substeps
@@ -69,10 +71,10 @@ def random_path(
     heading = rng.uniform(0, 2 * np.pi)
     velocity = speed * np.array([np.cos(heading), np.sin(heading)])
     acceleration = speed * rng.normal(0, 0.05, 2)
-    shake, phase = rng.exponential(0.7, 2), rng.uniform(0, 2 * np.pi, 2)
+    amplitude, phase = rng.exponential(shake, 2), rng.uniform(0, 2 * np.pi, 2)
     frequency = 2 * np.pi * rng.uniform(0.03, 0.2, 2)
     shift = np.outer(time, velocity) + np.outer(time**2, acceleration)
-    shift += shake * np.sin(np.outer(time, frequency) + phase)
+    shift += amplitude * np.sin(np.outer(time, frequency) + phase)
     # Most takes are level and turn little; heavy tails give the others.
     angle = rng.laplace(0, np.radians(3)) + time * rng.laplace(0, np.radians(0.25))
     zoom = max_zoom ** rng.uniform(0, 1) * np.exp(time * rng.laplace(0, 0.004))

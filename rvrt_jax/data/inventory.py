@@ -60,10 +60,23 @@ def _read(path: Path, root: str) -> dict[str, list]:
     """Returns what was kept; nothing of another version, or where the file is damaged."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         logging.warning("%s cannot be read (%s): clips are read again.", path, error)
         return {}
-    return kept["clips"] if (kept["version"], kept["root"]) == (_VERSION, root) else {}
+    if not isinstance(kept, dict) or (kept.get("version"), kept.get("root")) != (_VERSION, root):
+        return {}
+    clips = kept.get("clips")
+    return {k: v for k, v in clips.items() if _is_entry(v)} if isinstance(clips, dict) else {}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Returns whether this is what `add` notes of a clip, and nothing that others have written."""
+    match entry:
+        case [str(), {"frames": int(), "height": int(), "width": int(), "files": None}]:
+            return True
+        case [str(), {"frames": int(), "height": int(), "width": int(), "files": [*names]}]:
+            return all(isinstance(name, str) for name in names)
+    return False
 
 
 def _state(path: Path) -> str:
@@ -74,5 +87,11 @@ def _state(path: Path) -> str:
 
 
 def _stat(path: Path) -> tuple[int, int]:
-    about = os.stat(path)
+    """Returns size and time of change of what a path leads to."""
+    try:
+        about = os.stat(path)
+    except OSError:  # a link that leads nowhere, such as Emacs' locks, is no frame
+        if not path.is_symlink():
+            raise
+        about = os.lstat(path)
     return about.st_size, about.st_mtime_ns

@@ -4,7 +4,9 @@ Records of version 1.1 hold frames in tiles; those of version 1.0 hold image fil
 whole.
 """
 
+import errno
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +42,9 @@ class RecordClip(SourceClip):
     ) -> "SelectedFrames":
         if isinstance(beside, SelectedFrames):
             return SelectedFrames(self, beside.examples)
-        records = _records(self.folder, self.split)
         times = range(start, min(stop, self.frames), step)
-        return SelectedFrames(self, [records[self.first + k] for k in times])
+        numbers = [self.first + k for k in times]
+        return SelectedFrames(self, _examples(self.folder, self.split, numbers))
 
 
 class SelectedFrames(Frames):
@@ -158,13 +160,29 @@ def find(root: str | Path, name: str, *, lq: bool | str) -> Path:
 
 def example(folder: Path, split: str, number: int) -> dict[str, Any]:
     """Returns a record as it is stored: clip, frame and streams as bytes."""
-    return _records(str(folder), split)[number]
+    return _examples(str(folder), split, [number])[0]
 
 
 def kinds(root: str | Path, name: str) -> dict[str, Path]:
     """Returns the folders of a set prepared below `root`, by the kind of their LQ frames."""
     files = sorted(Path(root, name).glob("*/*/dataset_info.json"))
     return {file.parents[1].name: file.parent for file in files}
+
+
+def _examples(folder: str, split: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Reads records. Raises OSError that names the file, or at least the folder."""
+    try:
+        records = _records(folder, split)
+        found = [records[number] for number in numbers]
+        if not all(example["frame"] for example in found):  # what a file that was cut gives
+            raise RuntimeError("")
+        return found
+    except RuntimeError as error:  # the only type that ArrayRecord has, also for its disk's errors
+        _records.cache_clear()  # a file handle may be stale for good
+        missing = os.strerror(errno.ENOENT) in str(error)
+        kind = FileNotFoundError if missing else OSError
+        what = str(error) or "a file is not whole"
+        raise kind(f"{folder}, {split}: records cannot be read: {what}") from error
 
 
 @functools.cache

@@ -8,10 +8,13 @@ camera with, sometimes, a second layer before it. LR frames that are made on the
 import grain
 import numpy as np
 
+from rvrt_jax import files
 from rvrt_jax.data import blur, camera, corpus, degrade
 from rvrt_jax.data.augment import augment
 from rvrt_jax.data.clips import Frames, SourceClip, WholeFrames
 from rvrt_jax.data.options import MOTION_BLUR, NOISE, DataOptions
+
+BLURRING_SHAKE = 5.0  # pixels, mean amplitude of a camera's shake that blurs
 
 
 class Sampler(grain.transforms.Map):
@@ -33,7 +36,11 @@ class Sampler(grain.transforms.Map):
         """Returns {"lq": [t, h, w, 3], "gt": [t, scale*h, scale*w, 3]}, uint8.
 
         With noise lq is float32 [t, h, w, 4], 1 for 255, with its level / 255 as the last channel.
+        A read that fails is tried again (`files.patiently`).
         """
+        return files.patiently(lambda: self._sample(index))
+
+    def _sample(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, index])
         if rng.random() < self.options.photo_fraction:
             lq, gt = self._degraded(self._photo(rng))
@@ -163,7 +170,9 @@ class Sampler(grain.transforms.Map):
             max_speed=speed,
             max_zoom=options.max_zoom,
             substeps=steps,
-            slowest=0.1,  # what hardly moves is not blurred and teaches nothing
+            slowest=0.1,
+            # Hands shake: frames of one clip are blurred in other ways, and some are sharp.
+            shake=BLURRING_SHAKE,
         )
         moments = blur.shutter(rng, steps)
         closed = (steps - moments) // 2

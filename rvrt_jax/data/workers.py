@@ -6,13 +6,16 @@ lives: what belongs to no living run is removed when the next one starts.
 """
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import shared_memory
 from pathlib import Path
 
@@ -30,6 +33,9 @@ def prepare() -> functools.partial:
     """
     if not flags.FLAGS.is_parsed():  # grain reads flags, which a notebook has not parsed
         flags.FLAGS.mark_as_parsed()
+    main = sys.modules["__main__"]
+    if not Path(getattr(main, "__file__", None) or "/").exists():
+        del main.__file__  # "<stdin>", which workers would try to run
     return functools.partial(start, _token(), os.getpid())
 
 
@@ -59,14 +65,24 @@ def sweep(folder: Path = SHARED_MEMORY) -> list[str]:
     for path in sorted(folder.glob(f"{PREFIX}*-*")):
         token = path.name.removeprefix(PREFIX).split("-")[0]
         if token not in living:
-            living[token] = _locked(folder / f"{PREFIX}{token}.lock")
-        if not living[token]:
-            path.unlink(missing_ok=True)
+            with _held_here(folder / f"{PREFIX}{token}.lock") as dead:
+                living[token] = not dead
+        if not living[token] and _remove(path):
             removed.append(path.name)
     for path in folder.glob(f"{PREFIX}*.lock"):
-        if not _locked(path):
-            path.unlink(missing_ok=True)
+        with _held_here(path) as dead:  # while it is removed, lest its run takes it in between
+            if dead:
+                _remove(path)
     return removed
+
+
+def _remove(path: Path) -> bool:
+    """Removes a file; returns whether it could: another user's is none of our business."""
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        return False
+    return True
 
 
 @functools.cache
@@ -76,19 +92,37 @@ def _token() -> str:
     if SHARED_MEMORY.is_dir():
         sweep()
         path = SHARED_MEMORY / f"{PREFIX}{token}.lock"
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)  # stays open; not inherited
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _taken(path):
+            pass
         atexit.register(path.unlink, missing_ok=True)
     return token
 
 
-def _locked(path: Path) -> bool:
-    """Returns whether a living process holds the lock at `path`."""
+def _taken(path: Path) -> bool:
+    """Makes a lock and takes it; False if another run's sweep has removed it in between."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)  # stays open; not inherited
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return True
     except FileNotFoundError:
-        return False
-    except (BlockingIOError, PermissionError):  # another user's is none of our business
-        return True
+        pass
+    os.close(descriptor)
     return False
+
+
+@contextlib.contextmanager
+def _held_here(path: Path) -> Iterator[bool]:
+    """Takes the lock of a dead run, for a while; yields False if a living process holds it.
+
+    True, too, if there is no lock.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            fcntl.flock(stack.enter_context(path.open("r+")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            dead = True
+        except FileNotFoundError:
+            dead = True
+        except (BlockingIOError, PermissionError):  # another user's is none of our business
+            dead = False
+        yield dead

@@ -1,5 +1,6 @@
 """What plain folders hold is looked at once, and again where a file has changed."""
 
+import json
 import os
 
 import cv2
@@ -74,3 +75,42 @@ def test_a_damaged_or_read_only_cache_costs_time_alone(root, opened, caplog, mon
     with caplog.at_level("WARNING"):
         assert len(plain.find(root)) == 3
     assert "cannot be written" in caplog.text
+
+
+@pytest.mark.parametrize("name", [".#0.png", "notes", "0.tmp"])
+def test_a_link_that_leads_nowhere_is_no_frame(root, opened, name):
+    link = root / "a" / name
+    link.symlink_to("user@host.123")
+    first = plain.find(root)
+    assert [clip.frames for clip in first] == [3, 3, 4]
+    opened.clear()
+    assert plain.find(root) == first and opened == []
+    link.unlink()
+    link.symlink_to(link.name)  # round and round
+    assert plain.find(root) == first and opened == ["a"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda kept: {},
+        lambda kept: [1],
+        lambda kept: None,
+        lambda kept: {"version": kept["version"]},
+        lambda kept: kept | {"clips": [1]},
+        lambda kept: kept | {"clips": dict.fromkeys(kept["clips"], 3)},
+        lambda kept: kept | {"clips": dict.fromkeys(kept["clips"], ["a"])},
+        lambda kept: kept | {"clips": {k: [v[0], {}] for k, v in kept["clips"].items()}},
+        lambda kept: (
+            kept | {"clips": {k: [v[0], v[1] | {"files": [1]}] for k, v in kept["clips"].items()}}
+        ),
+    ],
+)
+def test_a_cache_that_is_no_inventory_costs_time_alone(root, opened, spoil):
+    first = plain.find(root)
+    (path,) = (root.parent / "cache" / "clips").iterdir()
+    path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
+    opened.clear()
+    assert plain.find(root) == first and len(opened) == 3
+    opened.clear()
+    assert plain.find(root) == first and opened == []  # it was written anew

@@ -1,14 +1,17 @@
 """The training input on a small made-up data set, and the clips of the package."""
 
+import errno
 import hashlib
 import itertools
 import json
+import os
 import pickle
 import shutil
 
 import numpy as np
 import pytest
 
+from rvrt_jax import files
 from rvrt_jax.data import camera, clips, pipeline
 from rvrt_jax.data.augment import augment
 from rvrt_jax.data.degrade import bicubic_down, blur_down
@@ -71,6 +74,28 @@ def root(tmp_path_factory):
 
 def same(a, b):
     return all(np.array_equal(a[key], b[key]) for key in ("lq", "gt"))
+
+
+@pytest.mark.parametrize("failures", [3, 4])
+def test_a_read_that_fails_for_a_moment_changes_no_sample(root, monkeypatch, failures):
+    sampler = Sampler(DataOptions.read({**SMALL, "root": root, "photo_fraction": 0.0}), seed=0)
+    expected = sampler.map(7)
+    cls, left = type(sampler.videos[0].gt), failures
+    whole = cls.read
+
+    def read(self, *arguments):
+        nonlocal left
+        if left:
+            left -= 1
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(cls, "read", read)
+    monkeypatch.setattr(files, "PAUSES", (0.0, 0.0, 0.0))
+    if failures == 4:
+        with pytest.raises(OSError, match="Stale"):
+            sampler.map(7)
+    assert same(sampler.map(7), expected) and not left
 
 
 @pytest.mark.parametrize("degradation", ["bicubic", "blur_down"])

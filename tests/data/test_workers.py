@@ -62,3 +62,60 @@ def test_workers_end_with_a_killed_parent_and_the_next_run_sweeps(group):
     _wait(lambda: not any(_alive(int(pid)) for pid in pids))
     workers.sweep()
     assert not blocks() and not (workers.SHARED_MEMORY / f"rvrt-{token}.lock").exists()
+
+
+def test_what_others_may_not_remove_stops_nobody(tmp_path, monkeypatch):
+    """As in /dev/shm, where only the owner of a file may remove it."""
+    for name in ("rvrt-aa-1", "rvrt-bb-1", "rvrt-cc-1", "rvrt-bb.lock"):
+        (tmp_path / name).touch()
+    unlink = Path.unlink
+
+    def sticky(path, missing_ok=False):
+        if path.name.startswith("rvrt-bb"):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", sticky)
+    assert workers.sweep(tmp_path) == ["rvrt-aa-1", "rvrt-cc-1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rvrt-bb-1", "rvrt-bb.lock"]
+
+
+def _is_held(path: Path) -> bool:
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_lock_that_a_sweep_removes_before_it_is_held_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "SHARED_MEMORY", tmp_path)
+    flock, swept = fcntl.flock, []
+
+    def late(file, operation):
+        if operation == fcntl.LOCK_EX and len(swept) < 2:
+            swept.append(next(tmp_path.glob("*.lock")).name)
+            workers.sweep(tmp_path)  # another run's
+            assert not list(tmp_path.iterdir())
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    token = workers._token.__wrapped__()
+    lock = tmp_path / f"rvrt-{token}.lock"
+    assert swept == 2 * [lock.name] and _is_held(lock)
+    (tmp_path / f"rvrt-{token}-1").touch()
+    assert workers.sweep(tmp_path) == [] and lock.exists()
+
+
+def test_a_sweep_holds_the_lock_that_it_removes(tmp_path, monkeypatch):
+    (tmp_path / "rvrt-aa.lock").touch()
+    unlink, held = Path.unlink, []
+
+    def noting(path, missing_ok=False):
+        held.append(_is_held(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noting)
+    workers.sweep(tmp_path)
+    assert held == [True] and not list(tmp_path.iterdir())

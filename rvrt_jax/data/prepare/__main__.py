@@ -59,15 +59,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_real(options: argparse.Namespace) -> None:
+    """Fetches the real clips and photos."""
     real.real(options.output, source=options.source, skip=options.skip)
 
 
 def run_tiles(options: argparse.Namespace) -> None:
+    """Cuts the frames of records into tiles."""
     folder = convert.convert(options.folder)
     print(f"{folder} is read from now on; {options.folder} can be deleted.")
 
 
 def run_published(options: argparse.Namespace) -> None:
+    """Makes records of a published set's downloads."""
     folder = tfds_builder.prepare(
         options.name,
         options.source,
