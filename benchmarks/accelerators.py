@@ -7,15 +7,20 @@ It needs the platform's compiler, `pip install "jax[cuda13]"` or `"jax[tpu]"` of
 jax, and runs nothing: memory is the compiler's own analysis, the rest is counted over the optimised
 program, whose loops count as often as they run.
 
+hbm_GiB: all that is in a device's memory at once: arguments, results, and temporaries.
 launches: operations that are a kernel (or a library call) of their own.
 gigabytes: what they read and write, each operand and result counted whole. For a gather that is an
 upper bound, elsewhere a good estimate of the traffic.
+ms_by_traffic, ms_by_arithmetic: what these bytes, and the products' operations, take at `RATES`.
+
+A program that does not compile gets a row with the reason; the exit code is then 1.
 """
 
 import argparse
 import collections
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,10 +40,20 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rvrt_jax.models import VARIANTS, build
 from rvrt_jax.models.contract import in_channels
+from rvrt_jax.training import flops
 
+EXTRAS = {"cuda": "cuda13", "tpu": "tpu"}
 H100 = Path(__file__).with_name("h100_sxm.txtpb")
 BYTES = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2}
 BYTES |= {"s16": 2, "u16": 2, "s8": 1, "u8": 1, "pred": 1}
+# Bytes a second, operations a second in bfloat16 and in float32: the makers' figures, of an H100's
+# 990 in bfloat16 what is realistic. TPUs take six passes of bfloat16 for float32.
+RATES = {
+    "NVIDIA H100": (3.35e12, 600e12, 67e12),
+    "TPU v4": (1.2e12, 275e12, 275e12 / 6),
+    "TPU v5 lite": (0.82e12, 197e12, 197e12 / 6),
+    "TPU v5": (2.77e12, 459e12, 459e12 / 6),
+}
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (\(?.*?\)?) ([\w\-]+)\((.*)")
 COMPUTATION = re.compile(
@@ -60,21 +75,36 @@ def main() -> None:
 
     import measure
 
-    devices = topology(args.platform, args.topology)
-    rows = []
+    try:
+        devices = topology(args.platform, args.topology)
+    except (NotImplementedError, RuntimeError) as error:
+        sys.exit(
+            f"there is no compiler for {args.platform} {args.topology}: {_line(error)}. "
+            f'Run: pip install "jax[{EXTRAS[args.platform]}]=={jax.__version__}"'
+        )
+    result = {"device": devices[0].device_kind, "devices": len(devices), "size": args.size}
+    file, folder = f"accelerators_{args.platform}", args.results or measure.RESULTS
+    rows: list[dict[str, Any]] = []
     for name in args.models:
         for mode in args.modes:
             for dtype in args.dtypes:
                 row = {"model": name, "mode": mode, "dtype": dtype}
                 fields = {"dtype": jnp.dtype(dtype).type, "remat": mode == "train"}
                 net = build(name, **fields)
-                rows.append(row | cost(net, devices, mode, args.frames, tuple(args.size)))
-                print(rows[-1], flush=True)
-    measure.print_table(rows)
-    result = {"device": devices[0].device_kind, "devices": len(devices), "size": args.size}
-    measure.write(
-        f"accelerators_{args.platform}", result | {"rows": rows}, args.results or measure.RESULTS
-    )
+                try:
+                    row |= cost(net, devices, mode, args.frames, tuple(args.size))
+                except jax.errors.JaxRuntimeError as error:
+                    row["failed"] = _line(error)
+                rows.append(row)
+                print(row, flush=True)
+                measure.write(file, result | {"rows": rows}, folder)  # hours of work, maybe
+    columns = dict.fromkeys(key for row in rows for key in row)
+    measure.print_table([{key: row.get(key, "") for key in columns} for row in rows])
+    sys.exit(any("failed" in row for row in rows))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def topology(platform: str, name: str) -> np.ndarray:
@@ -102,21 +132,33 @@ def cost(
         out = len(devices), 1 if net.window else frames, *large, 3
         arguments.append(jax.ShapeDtypeStruct(out, jnp.float32))
     function = _train_step(net) if mode == "train" else _forward(net)
+    mapped, shardings = _over_devices(function, devices, arguments, mode)
     start = time.perf_counter()
-    lowered = _over_devices(function, devices, arguments, mode)
-    traced = time.perf_counter()
+    traced = jax.jit(mapped, in_shardings=shardings).trace(*arguments)
+    lowered = traced.lower(lowering_platforms=(devices[0].platform.replace("gpu", "cuda"),))
+    lowered_at = time.perf_counter()
     program = lowered.compile()
     compiled = time.perf_counter()
     memory, text = program.memory_analysis(), program.as_text()
     assert memory is not None and text is not None, "the compiler says nothing of its program"
     launches, traffic = count(text)
-    return {
-        "trace_s": round(traced - start, 1),
-        "compile_s": round(compiled - traced, 1),
+    sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
+    there = sum(sizes) - memory.alias_size_in_bytes
+    found = {
+        "trace_s": round(lowered_at - start, 1),
+        "compile_s": round(compiled - lowered_at, 1),
+        "hbm_GiB": round(there / 2**30, 3),
         "temporaries_GiB": round(memory.temp_size_in_bytes / 2**30, 3),
         "launches": launches,
         "gigabytes": round(traffic / 1e9, 2),
     }
+    rates = [rate for kind, rate in RATES.items() if devices[0].device_kind.startswith(kind)]
+    if rates:
+        bytes_per_second, half, single = rates[0]
+        speed = half if net.dtype == jnp.bfloat16 else single
+        found["ms_by_traffic"] = round(1e3 * traffic / bytes_per_second, 2)
+        found["ms_by_arithmetic"] = round(1e3 * flops.count(mapped, *arguments) / speed, 2)
+    return found
 
 
 def _forward(net: Any) -> Callable:
@@ -138,16 +180,15 @@ def _train_step(net: Any) -> Callable:
 
 def _over_devices(
     function: Callable, devices: np.ndarray, arguments: list, mode: str
-) -> jax.stages.Lowered:
-    """Lowers a function whose first argument is whole on every device, the others split."""
+) -> tuple[Callable, tuple[NamedSharding, ...]]:
+    """Returns a function whose first argument is whole on every device, the others split."""
     mesh = jax.sharding.Mesh(devices, ("d",))
     whole, split = PartitionSpec(), PartitionSpec("d")
     specs = whole, *[split] * (len(arguments) - 1)
     out = whole if mode == "train" else split
     mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
     shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
-    traced = jax.jit(mapped, in_shardings=shardings).trace(*arguments)
-    return traced.lower(lowering_platforms=(devices[0].platform.replace("gpu", "cuda"),))
+    return mapped, shardings
 
 
 def count(text: str) -> tuple[int, int]:

@@ -15,8 +15,10 @@ median of three calls after a first one.
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,12 +78,33 @@ class Report:
         }
         self.parts: dict[str, list[Row]] = {}
         self.notes: list[str] = []
+        self._at = "the start"
+        self._writing = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
 
     def note(self, line: str) -> None:
         """Says a line now and in the files."""
         print(line, flush=True)
         self.notes.append(line)
+
+    def end_in_time(self) -> None:
+        """Ends the program when its time is over, wherever it is.
+
+        A compilation cannot be interrupted, and one may take longer than all is to take.
+        """
+        timer = threading.Timer(self._limit, self._end)
+        timer.daemon = True
+        timer.start()
+
+    def exit_code(self) -> int:
+        """Returns 1 if a golden output was missed, or none was compared."""
+        rows = self.parts.get("golden outputs", [])
+        return 0 if rows and all(row["close"] for row in rows) else 1
+
+    def _end(self) -> None:
+        self.note(f"{self._at}: stopped, since {self._limit:.0f} s are over; the rest is left out")
+        self.write()
+        os._exit(self.exit_code())
 
     def measure(self, part: str, name: str, call: Callable[[], Row]) -> None:
         """Adds the row that `call` returns to a part, or a note why there is none."""
@@ -92,6 +115,7 @@ class Report:
             )
             self.write()
             return
+        self._at = f"{part}, {name}"
         try:
             row = {"program": name, **call()}
         except Exception as error:  # whatever is missing on this machine, the rest is worth having
@@ -105,6 +129,10 @@ class Report:
 
     def write(self) -> None:
         """Writes both files."""
+        with self._writing:
+            self._write()
+
+    def _write(self) -> None:
         memory = jax.devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in memory:
             self._about["peak_GiB"] = round(memory["peak_bytes_in_use"] / 2**30, 2)
@@ -317,10 +345,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         device = jax.devices()[0]
-    except RuntimeError as error:
-        print(f"JAX finds no device: {error}", file=sys.stderr)
+    except (RuntimeError, AssertionError) as error:  # a platform whose plugin is not installed
+        reason = (str(error).splitlines() or ["the platform that is asked for is not installed"])[0]
+        print(f"JAX finds no device: {reason}", file=sys.stderr)
         return 1
     report = Report(args.results, args.minutes, device)
+    report.end_in_time()
     if device.platform not in ("cpu", "gpu", "tpu"):
         report.note(f"{device.platform} is a platform that was never tried; it takes GPUs' forms")
     if device.platform == "cpu" and not args.small:
@@ -329,8 +359,7 @@ def main(argv: list[str] | None = None) -> int:
         report.note("einops is not installed; benchmarks/einops_standin.py takes its place")
     run(report, small=args.small)
     report.write()
-    missed = [row for row in report.parts.get("golden outputs", []) if not row["close"]]
-    return 1 if missed or "golden outputs" not in report.parts else 0
+    return report.exit_code()
 
 
 if __name__ == "__main__":

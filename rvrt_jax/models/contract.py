@@ -32,41 +32,62 @@ class Network(Protocol):
 
     A dataclass: its fields are what recipes and checkpoints say of it (`models.fields`).
 
-    scale: output size over input size.
-    time_multiple, size_multiple: what the number of frames, and height and width, must be
-        multiples of.
-    pad_multiple: what inference pads whole frames to: `size_multiple` or the published choice.
-    window: how many frames go in for the one that comes out; None if as many come out as go in.
-    centre: the place in the window of the frame that comes out; 0 without a window.
-    border: the published rule for windows that reach beyond a clip (`restoration.sliding`); None
-        without a window.
-    takes_noise_level: whether the input has a fourth channel, sigma / 255.
     dtype: of the matrix products.
-    compute_fields: names of the fields that change how the network computes, never what: the same
-        parameters fit whatever their values.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     dtype: Any
 
     @property
-    def scale(self) -> int: ...
+    def scale(self) -> int:
+        """Output size over input size."""
+        ...
+
     @property
-    def time_multiple(self) -> int: ...
+    def time_multiple(self) -> int:
+        """What the number of frames must be a multiple of."""
+        ...
+
     @property
-    def size_multiple(self) -> int: ...
+    def size_multiple(self) -> int:
+        """What height and width must be multiples of."""
+        ...
+
     @property
-    def pad_multiple(self) -> int: ...
+    def pad_multiple(self) -> int:
+        """What inference pads whole frames to: `size_multiple` or the published choice."""
+        ...
+
     @property
-    def window(self) -> int | None: ...
+    def window(self) -> int | None:
+        """How many frames go in for the one that comes out; None if as many come out as go in."""
+        ...
+
     @property
-    def centre(self) -> int: ...
+    def centre(self) -> int:
+        """The place in the window of the frame that comes out; 0 without a window."""
+        ...
+
     @property
-    def border(self) -> str | None: ...
+    def border(self) -> str | None:
+        """The published rule for windows that reach beyond a clip (`restoration.sliding`).
+
+        None without a window.
+        """
+        ...
+
     @property
-    def takes_noise_level(self) -> bool: ...
+    def takes_noise_level(self) -> bool:
+        """Whether the input has a fourth channel, sigma / 255."""
+        ...
+
     @property
-    def compute_fields(self) -> tuple[str, ...]: ...
+    def compute_fields(self) -> tuple[str, ...]:
+        """Names of the fields that change how the network computes, never what.
+
+        The same parameters fit whatever their values.
+        """
+        ...
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """Returns the groups that recipes can treat apart; what fits none is the rest."""

@@ -15,7 +15,9 @@ from jax import Array
 from rvrt_jax.models.layers import Conv, Dtype, Linear, Mlp, leaky_relu, mean_and_max_length
 from rvrt_jax.ops.deform_attn import ATTENTION, Window2
 from rvrt_jax.ops.precision import EXACT
-from rvrt_jax.ops.sample import warp
+from rvrt_jax.ops.sample import compose_flows, warp
+
+LAST_OFFSETS = "offset_conv_5"  # the layer whose values are positions: float32 in any network
 
 
 class GuidedDeformAttn(nn.Module):
@@ -65,9 +67,35 @@ class GuidedDeformAttn(nn.Module):
             x = Conv(self.features, kernel, dtype=self.dtype, name=f"offset_conv_{layer}")(x)
             x = leaky_relu(x)
         zeros = nn.initializers.zeros
-        last = functools.partial(Conv, kernel_init=zeros, precision=EXACT, dtype=self.dtype)
-        x = last(n * self.groups * taps * 2, 1, name="offset_conv_5")(x)
+        last = functools.partial(Conv, kernel_init=zeros, precision=EXACT, dtype=jnp.float32)
+        x = last(n * self.groups * taps * 2, 1, name=LAST_OFFSETS)(x)
         residue = self.max_residue * jnp.tanh(x.astype(jnp.float32))
         return rearrange(
             residue, "b i h w (s g k y) -> b i h w s g k y", s=n, g=self.groups, k=taps
         )
+
+
+def clip_guidance(neighbours: Array, n: int) -> Array:
+    """Composes flows between neighbours into each clip's flows to the previous clip.
+
+    neighbours: [t - 1, b, h, w, 2] as `RVRT._flows` returns them. Returns, for target frame i and
+    slot s, the flow to support frame (s + i) mod n of the previous clip, [k - 1, b, i, s, h, w, 2].
+    f(i->j) = f(i->i-1) + warp(f(i-1->j), f(i->i-1)), RVRT section 3.3.
+    """
+    clips = (neighbours.shape[0] + 1) // n
+    if clips == 1:
+        return jnp.zeros((0, neighbours.shape[1], n, n, *neighbours.shape[2:]), jnp.float32)
+    starts = jnp.arange(clips - 1)[:, None] * n
+    pairs = neighbours[starts + jnp.arange(2 * n - 1)[None]]  # entry a - 1: from frame a to a - 1
+    compose = jax.vmap(jax.vmap(compose_flows))
+    to_frame: dict[int, Array] = {}
+    targets = []
+    for a in range(1, 2 * n):
+        step = pairs[:, a - 1]
+        to_frame = {j: compose(step, flow) for j, flow in to_frame.items()}
+        if a - 1 < n:
+            to_frame[a - 1] = step
+        if a >= n:
+            i = a - n
+            targets.append(jnp.stack([to_frame[(s + i) % n] for s in range(n)], axis=2))
+    return jnp.stack(targets, axis=2)

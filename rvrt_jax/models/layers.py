@@ -2,12 +2,14 @@
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
+from flax import traverse_util
 from jax import Array
 
 from rvrt_jax.errors import UserError
@@ -75,6 +77,11 @@ def _dot_general(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Ar
     return jax.lax.dot_general(x, kernel, dimensions, **options)
 
 
+def dense(x: Array, kernel: Array) -> Array:
+    """Multiplies [..., in] by a kernel [in, out]."""
+    return _dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
 class Linear(nn.Dense):
     """A dense layer with the transformers' initialisation."""
 
@@ -90,13 +97,16 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        y = nn.gelu(Linear(self.hidden, dtype=self.dtype, name="fc1")(x), approximate=False)
+        y = Linear(self.hidden, dtype=self.dtype, name="fc1")(x)
+        y = nn.gelu(y.astype(jnp.float32), approximate=False).astype(self.dtype)
         return Linear(x.shape[-1], dtype=self.dtype, name="fc2")(y)
 
 
 def layer_norm(name: str, dtype: Dtype) -> nn.LayerNorm:
     """Returns PyTorch's LayerNorm (eps 1e-5); its statistics are float32 whatever `dtype`."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
+    # In two passes, which GPUs' compiler joins into one kernel; the other takes fewer on a CPU.
+    fast = dtype == jnp.float32
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=fast, name=name)
 
 
 def mean_and_max_length(vectors: Array) -> Array:
@@ -123,56 +133,172 @@ def remat_choice(remat: bool, policy: str) -> Remat:
     return policy if remat else False
 
 
-def rematerialised(body, remat: Remat):
-    """Returns the method; with `remat`, its backward pass recomputes intermediate values."""
-    if not remat:
-        return body
-    policy = REMAT_POLICIES["nothing" if remat is True else remat]
-    return nn.remat(body, prevent_cse=False, policy=policy)
+JOINED = 16  # the most that were joined
 
 
-def map_scan(module: nn.Module, body, xs, *, remat: Remat = False, constant: int = 0):
+class Prepared(NamedTuple):
+    """What the steps of a loop compute with, made once before it (`prepare`).
+
+    exact: collections of variables, "params" among them, in the types that gradients are added up
+    in. cast: the same, in the types that steps take.
+    """
+
+    exact: Any
+    cast: Any
+
+    def of(self, name: str) -> "Prepared":
+        """Returns the part of one submodule."""
+        exact, cast = (
+            {key: tree[name] for key, tree in part.items() if name in tree} for part in self
+        )
+        return Prepared(exact, cast)
+
+    def only(self, *names: str) -> "Prepared":
+        """Returns the parts of some submodules, with their names."""
+        return Prepared(
+            *(
+                {key: {n: tree[n] for n in names if n in tree} for key, tree in part.items()}
+                for part in self
+            )
+        )
+
+
+def prepare(variables: Mapping[str, Any], dtype: Dtype, *, exact: Collection[str] = ()) -> Prepared:
+    """Casts variables as matrix products and convolutions of `dtype` take them.
+
+    variables: "params", of which kernels and their biases are cast, and others, cast as a whole.
+    exact: names of modules that compute in float32, whose variables are left as they are.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    to_cast = {
+        path: jnp.asarray(x)
+        for path, x in flat.items()
+        if path[0] != "params" or ((*path[:-1], "kernel") in flat and path[-2] not in exact)
+    }
+    cast = traverse_util.unflatten_dict({**flat, **_cast_together(to_cast, dtype)})
+    return Prepared(variables, jax.lax.stop_gradient(cast))
+
+
+def _cast_together(arrays: dict[tuple, Array], dtype: Dtype) -> dict[tuple, Array]:
+    """Casts arrays so that GPUs' compiler makes a kernel for many of them, not one for each.
+
+    It joins operations of one shape that share an operand: here, a zero that is made of one of
+    them in a way that the compiler does not see through, whatever numbers are in it. Of more than
+    `JOINED` operations it would make the zero first, and join nothing.
+    """
+    found, of_shape = {}, {}
+    for path, x in arrays.items():
+        of_shape.setdefault(x.shape, []).append((path, x))
+    for same in of_shape.values():
+        for start in range(0, len(same), JOINED):
+            joined = same[start : start + JOINED]
+            first = joined[0][1]
+            one = first[(slice(0, 1),) * first.ndim]
+            zero = (jnp.isnan(one) & (one == 0)).astype(first.dtype)
+            found |= {path: (x + zero).astype(dtype) for path, x in joined}
+    return found
+
+
+def map_scan(
+    module: nn.Module,
+    body,
+    xs,
+    *,
+    remat: Remat = False,
+    constant: int = 0,
+    prepared: Prepared | None = None,
+) -> Any:
     """Applies `body(module, x)` along the first axis of `xs`, one entry at a time.
 
     So memory does not grow with the clip. remat: recompute intermediate values in the backward
-    pass instead of keeping them. constant: as in `scan`.
+    pass instead of keeping them. constant, prepared: as in `scan`.
     """
 
     def step(module: nn.Module, _, x):
         return (), body(module, x)
 
-    return scan(module, step, (), xs, remat=remat, constant=constant)[1]
+    return scan(module, step, (), xs, remat=remat, constant=constant, prepared=prepared)[1]
 
 
-def scan(module: nn.Module, body, carry, xs, *, remat: Remat = False, constant: int = 0):
+def scan(
+    module: nn.Module,
+    body,
+    carry,
+    xs,
+    *,
+    remat: Remat = False,
+    constant: int = 0,
+    prepared: Prepared | None = None,
+    reverse: bool = False,
+) -> tuple[Any, Any]:
     """`lax.scan` of `body(module, carry, x) -> (carry, y)`, which may use the module's parameters.
 
     Returns (carry, ys). remat: as in `map_scan`. constant: what the first so many steps return is
-    constant to the gradient, or the last -constant ones; nothing is kept of them for it.
+    constant to the gradient, or the last -constant ones; nothing is kept of them for it. prepared:
+    the module's variables in the form that all steps share; None: as they are. reverse: the first
+    step takes the last entry of `xs`.
     """
     if module.is_initializing():
         return _one_step(module, body, carry, xs)
-    loop = nn.scan(
-        rematerialised(body, remat),
-        variable_broadcast="params",
-        split_rngs={"params": False},
-        check_constancy_invariants=False,  # it traces the body twice, and only `init` needs it
-    )
+    unbound, variables = module.unbind()
+    apply: Any = unbound.apply
+    exact, cast = prepared or Prepared({"params": variables.get("params", {})}, None)
+
+    def loop(exact, carry, xs):
+        of_step = _one_gradient(exact, cast) if prepared else lambda: exact
+
+        def step(carry, x):
+            return apply(of_step(), carry, x, method=body)
+
+        return jax.lax.scan(_rematerialised(step, remat), carry, xs, reverse=reverse)
+
     if not constant:
-        return loop(module, carry, xs)
-
-    def call(module: nn.Module, carry, xs):
-        return loop(module, *jax.lax.stop_gradient((carry, xs)))
-
-    without_gradient = nn.map_variables(call, "params", jax.lax.stop_gradient)
-    first, second = (
-        jax.tree.map(lambda x, part=part: x[part], xs)
-        for part in (slice(None, constant), slice(constant, None))
-    )
-    calls = (without_gradient, loop) if constant > 0 else (loop, without_gradient)
-    carry, before = calls[0](module, carry, first)
-    carry, after = calls[1](module, carry, second)
+        return loop(exact, carry, xs)
+    place = -constant if reverse else constant  # of the seam
+    early, late = slice(None, place), slice(place, None)
+    parts = (late, early) if reverse else (early, late)
+    found = []
+    for part, still in zip(parts, (constant > 0, constant < 0), strict=True):
+        arguments = exact, carry, jax.tree.map(lambda x, part=part: x[part], xs)
+        carry, y = loop(*(jax.lax.stop_gradient(arguments) if still else arguments))
+        found.append(y)
+    before, after = reversed(found) if reverse else found
     return carry, jax.tree.map(lambda x, y: jnp.concatenate([x, y]), before, after)
+
+
+def _one_gradient(exact: Any, cast: Any) -> Callable[[], Any]:
+    """Returns what hands each step of a loop `cast`; the gradient is that of `exact`, in its type.
+
+    To the loop's backward pass `exact` is one long vector, so that accelerators add up a step's
+    gradients by one operation, not by one for each parameter.
+    """
+    leaves, tree = jax.tree.flatten(exact)
+    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+
+    def of_step() -> Any:
+        parts = jax.lax.split(flat, [leaf.size for leaf in leaves])
+        shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+        return jax.tree.map(_instead, jax.tree.unflatten(tree, shaped), cast)
+
+    return of_step
+
+
+@jax.custom_jvp
+def _instead(exact: Array, cast: Array) -> Array:
+    return cast
+
+
+@_instead.defjvp
+def _instead_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]):
+    return primals[1], tangents[0].astype(primals[1].dtype)
+
+
+def _rematerialised(step, remat: Remat):
+    """Returns the function; with `remat`, its backward pass recomputes intermediate values."""
+    if not remat:
+        return step
+    policy = REMAT_POLICIES["nothing" if remat is True else remat]
+    return jax.checkpoint(step, prevent_cse=False, policy=policy)
 
 
 def _one_step(module: nn.Module, body, carry, xs):

@@ -9,33 +9,38 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models import memory
+from rvrt_jax.models import beside, memory
+from rvrt_jax.models.branch import Branch
 from rvrt_jax.models.contract import ParameterGroup, Size, in_channels
-from rvrt_jax.models.guided_attention import GuidedDeformAttn
+from rvrt_jax.models.ffdnet import FFDNet
+from rvrt_jax.models.guided_attention import LAST_OFFSETS, GuidedDeformAttn, clip_guidance
 from rvrt_jax.models.layers import (
     Conv,
     Dtype,
+    Prepared,
     Remat,
     from_clips,
     leaky_relu,
     map_scan,
+    prepare,
     remat_choice,
-    scan,
     to_clips,
 )
 from rvrt_jax.models.spynet import SpyNet, neighbour_flows
-from rvrt_jax.models.swin import RstbWithInputConv
+from rvrt_jax.models.swin import RstbWithInputConv, position_biases
 from rvrt_jax.ops.deform_attn import ATTENTION, Window2
-from rvrt_jax.ops.resize import bicubic_quarter, pixel_shuffle, resize_bilinear
-from rvrt_jax.ops.sample import compose_flows
+from rvrt_jax.ops.resize import bicubic_shrink, pixel_shuffle, resize_bilinear
 from rvrt_jax.ops.window import Size3
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
+SHALLOW = ("downsample_0", "downsample_1", "extract")
+STRIDES = (2, 4)
+RECONSTRUCT = ("reconstruct", "upsampler")
+ENDS = ("extract", "reconstruct")  # they see one frame at a time
 
 _DEBLUR = {"upscale": 1, "embed_dims": (192, 192, 192), "inputconv_groups": (1, 3, 3, 3, 3, 3)}
 VARIANTS = {
@@ -45,84 +50,44 @@ VARIANTS = {
 }
 
 
-class Branch(nn.Module):
-    """One recurrent branch: align, then refine, clip after clip in propagation order."""
-
-    backbone: nn.Module
-    align: nn.Module
-    remat: Remat
-
-    def __call__(self, earlier: Array, flows: Array, *, constant: int = 0) -> tuple[Array, Array]:
-        """Runs over all clips.
-
-        earlier: [k, b, n, h, w, j, c], the features of the shallow extractor and the branches so
-        far. flows: [k - 1, b, i, s, h, w, 2], the guidance of the clips after the first. constant:
-        as in `layers.scan`. Returns the hidden states [k, b, n, h, w, c] and the refined flows,
-        shaped as `flows`.
-        """
-        previous = jnp.concatenate([earlier[:1], earlier[:-1]])[..., -1, :]
-        flows = jnp.pad(flows, [(1, 0)] + [(0, 0)] * (flows.ndim - 1))
-        start = jnp.zeros_like(previous[0])
-        xs = jnp.arange(earlier.shape[0]) == 0, earlier, previous, flows
-        _, (hidden, refined, residues) = scan(
-            self, Branch.step, start, xs, remat=self.remat, constant=constant
-        )
-        self.sow("intermediates", "residue_lengths", residues[1:])
-        return hidden, refined[1:]
-
-    def step(self, hidden: Array, x: tuple[Array, Array, Array, Array]):
-        """Aligns the hidden state to the next clip and refines it; the first clip has nothing to
-        align."""
-        is_first, earlier, previous, flows = x
-
-        def align(branch: "Branch") -> tuple[Array, Array, Array]:
-            return branch.align(earlier[..., -1, :], previous, hidden, flows)
-
-        def nothing(branch: "Branch") -> tuple[Array, Array, Array]:
-            return jnp.zeros_like(hidden), jnp.zeros_like(flows), jnp.zeros(2)
-
-        # One program for all clips halves the memory of short videos; `init` needs the alignment.
-        found = align(self) if self.is_initializing() else nn.cond(is_first, nothing, align, self)
-        aligned, refined, residues = found
-        hidden = self.refine(earlier, aligned)
-        return hidden, (hidden, refined, residues)
-
-    def refine(self, earlier: Array, aligned: Array) -> Array:
-        """`aligned + backbone(everything known about the clip)`."""
-        known = rearrange(earlier, "b n h w j c -> b n h w (j c)")
-        return aligned + self.backbone(jnp.concatenate([known, aligned], axis=-1))
-
-
 class Upsampler(nn.Module):
-    """The tail: 1x1 convolution, two pixel shuffles, two convolutions to RGB.
+    """The tail: 1x1 convolution, pixel shuffles of 2, two convolutions to RGB.
 
-    x: [b, t, h, w, c]. Returns [b, t, 4h, 4w, 3].
+    x: [b, t, h, w, c]. Returns [b, t, factor * h, factor * w, 3].
     """
 
     features: int = 64
+    factor: int = 4
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         conv = functools.partial(Conv, dtype=self.dtype)
         x = leaky_relu(conv(self.features, kernel=1, name="conv_in")(x))
-        for i in range(2):
+        for i in range(_halvings(self.factor)):
             x = leaky_relu(pixel_shuffle(conv(4 * self.features, name=f"conv_up_{i}")(x)))
         x = conv(self.features, name="conv_hr")(x)
         return conv(3, name="conv_out")(x)
 
 
 class RVRT(nn.Module):
-    """The whole network, exactly as published; see the module's docstring.
+    """The whole network, as published unless a field of ours is set; see the module's docstring.
 
     Call with video, float [b, t, h, w, c] in [0, 1]: c = 3 (RGB), or 4 with `nonblind_denoising`,
-    the fourth being sigma / 255. t must be a multiple of `clip_size`, and h and w of 4 when
-    `upscale` is 1. Returns float32 [b, t, upscale * h, upscale * w, 3], not clipped.
-    `backward_frames`, a multiple of `clip_size`: as `models.contract` says.
+    the fourth being sigma / 255. t must be a multiple of `clip_size`, and h and w of
+    `feature_stride` when `upscale` is 1. Returns float32 [b, t, upscale * h, upscale * w, 3], not
+    clipped. `backward_frames`, a multiple of `clip_size`: as `models.contract` says.
 
     `clip_size` N: frames of a clip; 1 is a purely recurrent model, N = t has one clip and no
     alignment. `embed_dims`, `num_blocks`, `depths`, `num_heads`: of extraction, branches and
     reconstruction. `inputconv_groups`: of extraction, the four branches and reconstruction.
+    `feature_stride`: with `upscale` 1, how much smaller than the frames the features are each way:
+    4 as published, or 2. `denoise_first`, with `nonblind_denoising`: FFDNet denoises each frame
+    before, with weights that do not learn; the network corrects its frames, and sees the noisy ones
+    beside them. `warped_neighbours`, with `upscale` 1: it also sees the flow to the neighbours, and
+    how far these, warped by it, are from each frame. DVDnet (Tassano et al., ICIP 2019) denoises
+    video in these steps. `along_motion`, instead: it sees the flow, and each frame's second
+    differences along it, which are what a little motion blur takes away, up to a factor.
     `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict
     the sampling offsets, 64 in every published size. `attention`: "streamed" (default; on GPUs all
     samples at once), "at_once" (so everywhere), or "plain", the readable definition.
@@ -133,6 +98,7 @@ class RVRT(nn.Module):
     """
 
     upscale: int = 4
+    feature_stride: int = 4
     clip_size: int = 2
     window_size: Size3 = (2, 8, 8)
     num_blocks: tuple[int, int, int] = (1, 2, 1)
@@ -146,6 +112,9 @@ class RVRT(nn.Module):
     attention_heads: int = 12
     attention_window: Window2 = (3, 3)
     nonblind_denoising: bool = False
+    denoise_first: bool = False
+    warped_neighbours: bool = False
+    along_motion: bool = False
     num_feat: int = 64
     offset_feat: int = 64
     attention: str = "streamed"
@@ -171,7 +140,7 @@ class RVRT(nn.Module):
     @property
     def size_multiple(self) -> int:
         """What height and width must be multiples of."""
-        return 4 // self.upscale
+        return self.feature_stride if self.upscale == 1 else 1
 
     @property
     def pad_multiple(self) -> int:
@@ -191,7 +160,7 @@ class RVRT(nn.Module):
     @nn.nowrap
     def working_memory(self, call: Size) -> int:
         """Estimates the bytes that a clip of (frames, height, width) takes."""
-        return memory.of_clip(self, call, max(self.embed_dims))
+        return memory.of_clip(self, call, max(self.embed_dims), stride=self.feature_stride)
 
     @nn.nowrap
     def example_size(self) -> Size:
@@ -201,13 +170,24 @@ class RVRT(nn.Module):
     def setup(self):
         if self.upscale not in (1, 4):
             raise UserError(f"upscale is {self.upscale}; RVRT has 4 (super-resolution) or 1.")
+        if self.feature_stride not in STRIDES:
+            raise UserError(f"feature_stride is {self.feature_stride}; RVRT has 2 or 4.")
         if self.attention not in ATTENTION:
             raise UserError(f"attention is {self.attention!r}; choose from {sorted(ATTENTION)}.")
+        if (self.warped_neighbours or self.along_motion) and self.upscale == 4:
+            raise UserError("warped_neighbours and along_motion are for an RVRT with upscale=1.")
+        if self.warped_neighbours and self.along_motion:
+            raise UserError("give warped_neighbours or along_motion, not both.")
+        if self.denoise_first:
+            if not self.nonblind_denoising:
+                raise UserError("denoise_first needs nonblind_denoising: FFDNet takes the level.")
+            self.image_denoiser = FFDNet(dtype=self.dtype)
         extract, branch, reconstruct = range(3)
         frame_window = (1, *self.window_size[1:])
         if self.upscale == 1:
             conv = functools.partial(Conv, self.embed_dims[0], stride=2, dtype=self.dtype)
-            self.downsample_0, self.downsample_1 = conv(), conv()
+            for i in range(_halvings(self.feature_stride)):
+                setattr(self, SHALLOW[i], conv())
         self.spynet = SpyNet()
         self.extract = self._rstb(extract, frame_window, self.inputconv_groups[0])
         for i, name in enumerate(BRANCHES):
@@ -224,7 +204,8 @@ class RVRT(nn.Module):
             )
             setattr(self, name, Branch(backbone, align, self._remat))
         self.reconstruct = self._rstb(reconstruct, frame_window, self.inputconv_groups[5])
-        self.upsampler = Upsampler(self.num_feat, self.dtype)
+        factor = self.upscale * self.size_multiple  # from the features' size to the result's
+        self.upsampler = Upsampler(self.num_feat, factor, self.dtype)
 
     def _rstb(self, part: int, window: Size3, groups: int) -> RstbWithInputConv:
         return RstbWithInputConv(
@@ -241,29 +222,42 @@ class RVRT(nn.Module):
     def __call__(self, video: Array, *, backward_frames: int = 0) -> Array:
         self._check(video)
         n = self.clip_size
-        clips = to_clips(video.astype(jnp.float32), n)
-        early = len(clips) - backward_frames // n if backward_frames else 0  # clips
-        features = [self._map(RVRT._shallow, clips, early)]
-        flow_frames = video[..., :3].astype(jnp.float32)
+        early = (video.shape[1] - backward_frames) // n if backward_frames else 0  # clips
+        video = video.astype(jnp.float32)
+        if self.denoise_first:
+            noisy, video = video[..., :3], self._denoised(video)
+        flow_frames = video[..., :3]
         if self.upscale == 1:
-            flow_frames = jax.vmap(jax.vmap(bicubic_quarter))(flow_frames)
+            shrink = functools.partial(bicubic_shrink, factor=self.feature_stride)
+            flow_frames = jax.vmap(jax.vmap(shrink))(flow_frames)
         guidance = self._flows(flow_frames, n * early)
+        if self.warped_neighbours or self.along_motion:
+            look = beside.neighbours if self.warped_neighbours else beside.along_motion
+            differences, flows = look(video[..., :3], guidance, self.feature_stride)
+            video = jnp.concatenate([video, differences, flows], axis=-1)
+        if self.denoise_first:
+            video = jnp.concatenate([video, noisy], axis=-1)
+        clips = to_clips(video, n)
+        prepared = self._prepare()
+        features = [self._map(RVRT._shallow, clips, early, prepared, SHALLOW)]
         for name in BRANCHES:
             direction = name[:-2]
-            backward = direction == "backward"
-            order = reverse_clips if backward else lambda x: x
-            earlier = jnp.stack([order(x) for x in features], axis=-2)
             flows = guidance[direction]
             if name.endswith("_1"):
                 flows = clip_guidance(flows, n)
-            constant = -early if backward else early
-            hidden, guidance[direction] = getattr(self, name)(earlier, flows, constant=constant)
+            hidden, guidance[direction] = getattr(self, name)(
+                features,
+                flows,
+                backward=direction == "backward",
+                constant=-early if direction == "backward" else early,
+                prepared=prepared and prepared.of(name),
+            )
             self.sow("intermediates", "guidance", {name: guidance[direction]})
-            features.append(order(hidden))
+            features.append(hidden)
         named = dict(zip(("shallow", *BRANCHES), features, strict=True))
         self.sow("intermediates", "features", named)
-        known = jnp.concatenate(features, -1), clips
-        return from_clips(self._map(RVRT._reconstruct, known, early))
+        known = features, clips
+        return from_clips(self._map(RVRT._reconstruct, known, early, prepared, RECONSTRUCT))
 
     def _check(self, video: Array) -> None:
         _, t, h, w, c = video.shape
@@ -280,8 +274,33 @@ class RVRT(nn.Module):
         if c != in_channels(self):
             raise UserError(f"the video has {c} channels; this model takes {in_channels(self)}.")
 
-    def _map(self, body, xs, early: int):
-        return map_scan(self, body, xs, remat=self._remat, constant=early)
+    def _denoised(self, video: Array) -> Array:
+        """Returns FFDNet's frames and the noise level, [b, t, h, w, 4]."""
+        frames = jnp.moveaxis(video, 1, 0)  # one at a time, as memory must not grow with the clip
+        clean = jnp.moveaxis(map_scan(self, RVRT._denoised_frame, frames), 0, 1)
+        return jnp.concatenate([jax.lax.stop_gradient(clean), video[..., 3:]], axis=-1)
+
+    def _denoised_frame(self, frame: Array) -> Array:
+        return jnp.clip(self.image_denoiser(frame[:, None])[:, 0], 0.0, 1.0)
+
+    def _prepare(self) -> Prepared | None:
+        """Returns the variables as the loops take them; None where nothing is to be cast."""
+        if self.is_initializing() or self.dtype == jnp.float32:
+            return None
+        params = self.variables["params"]
+        frame_window = (1, *self.window_size[1:])
+        biases = {
+            name: position_biases(params[name], window)
+            for names, window in ((BRANCHES, self.window_size), (ENDS, frame_window))
+            for name in names
+        }
+        variables = {"params": params, "biases": biases}
+        return prepare(variables, self.dtype, exact=[LAST_OFFSETS])
+
+    def _map(self, body, xs, early: int, prepared: Prepared | None, parts: tuple[str, ...]):
+        """Applies `body`, which uses the named submodules, to each clip."""
+        prepared = prepared and prepared.only(*parts)
+        return map_scan(self, body, xs, remat=self._remat, constant=early, prepared=prepared)
 
     @property
     def _remat(self) -> Remat:
@@ -290,11 +309,13 @@ class RVRT(nn.Module):
     def _shallow(self, frames: Array) -> Array:
         x = frames.astype(self.dtype)
         if self.upscale == 1:
-            x = leaky_relu(self.downsample_1(leaky_relu(self.downsample_0(x))))
+            for i in range(_halvings(self.feature_stride)):
+                x = leaky_relu(getattr(self, SHALLOW[i])(x))
         return self.extract(x)
 
-    def _reconstruct(self, x: tuple[Array, Array]) -> Array:
+    def _reconstruct(self, x: tuple[list[Array], Array]) -> Array:
         features, frames = x
+        features = jnp.concatenate(features, axis=-1)
         residual = self.upsampler(self.reconstruct(features)).astype(jnp.float32)
         frames = frames[..., :3]
         if self.upscale == 4:
@@ -318,32 +339,5 @@ class RVRT(nn.Module):
         return {"backward": to_next[::-1], "forward": to_previous}
 
 
-def reverse_clips(x: Array) -> Array:
-    """Turns [k, b, n, ...] round in time: the clips and the frames inside them."""
-    return x[::-1, :, ::-1]
-
-
-def clip_guidance(neighbours: Array, n: int) -> Array:
-    """Composes flows between neighbours into each clip's flows to the previous clip.
-
-    neighbours: [t - 1, b, h, w, 2] as `RVRT._flows` returns them. Returns, for target frame i and
-    slot s, the flow to support frame (s + i) mod n of the previous clip, [k - 1, b, i, s, h, w, 2].
-    f(i->j) = f(i->i-1) + warp(f(i-1->j), f(i->i-1)), RVRT section 3.3.
-    """
-    clips = (neighbours.shape[0] + 1) // n
-    if clips == 1:
-        return jnp.zeros((0, neighbours.shape[1], n, n, *neighbours.shape[2:]), jnp.float32)
-    starts = jnp.arange(clips - 1)[:, None] * n
-    pairs = neighbours[starts + jnp.arange(2 * n - 1)[None]]  # entry a - 1: from frame a to a - 1
-    compose = jax.vmap(jax.vmap(compose_flows))
-    to_frame: dict[int, Array] = {}
-    targets = []
-    for a in range(1, 2 * n):
-        step = pairs[:, a - 1]
-        to_frame = {j: compose(step, flow) for j, flow in to_frame.items()}
-        if a - 1 < n:
-            to_frame[a - 1] = step
-        if a >= n:
-            i = a - n
-            targets.append(jnp.stack([to_frame[(s + i) % n] for s in range(n)], axis=2))
-    return jnp.stack(targets, axis=2)
+def _halvings(factor: int) -> int:
+    return factor.bit_length() - 1

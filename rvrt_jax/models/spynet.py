@@ -4,6 +4,8 @@ Source: Ranjan and Black, "Optical Flow Estimation using a Spatial Pyramid Netwo
 the form that the published video restoration networks use (six levels, ImageNet normalisation).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -15,6 +17,7 @@ from rvrt_jax.ops.resize import average_pool_2x2, resize_bilinear
 from rvrt_jax.ops.sample import warp
 
 LEVELS = 6
+PIXELS_AT_ONCE = 5 * 64 * 64  # of one frame of each pair; what takes no more memory than the rest
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -66,20 +69,35 @@ def neighbour_flows(
 ) -> tuple[Array, Array]:
     """Returns the flows from each frame to the next and back, float32 [t - 1, b, h, w, 2] each.
 
-    frames: float32 [t, b, h, w, 3]. One pair of frames at a time, so that memory does not grow
-    with t. constant: flows between two of the first so many frames get no gradient.
+    frames: float32 [t, b, h, w, 3]. A few pairs of frames at a time, of large frames one, so that
+    memory does not grow with t. constant: flows between two of the first so many frames get no
+    gradient.
     """
-    t, b = frames.shape[:2]
+    t, b, *size = frames.shape[:4]
     if t == 1:
         if spynet.is_initializing():  # the parameters must not depend on the clip's length
             spynet(frames[0], frames[0])
         none = jnp.zeros((0, *frames.shape[1:-1], 2), jnp.float32)
         return none, none
 
+    steps = -(-(t - 1) // max(1, PIXELS_AT_ONCE // (b * math.prod(size))))
+    together = -(-(t - 1) // steps)
+    constant = max(0, constant - 1)  # of the pairs
+    last = jnp.broadcast_to(frames[-1:], (steps * together - (t - 1), *frames.shape[1:]))
+    frames = jnp.concatenate([frames, last])
+    pairs = (x.reshape(steps, -1, *size, 3) for x in (frames[:-1], frames[1:]))
+
     def both_ways(spynet: SpyNet, x: tuple[Array, Array]) -> Array:
         first, second = x
         return spynet(jnp.concatenate([first, second]), jnp.concatenate([second, first]))
 
-    pairs = frames[:-1], frames[1:]
-    flows = map_scan(spynet, both_ways, pairs, remat=remat, constant=max(0, constant - 1))
-    return flows[:, :b], flows[:, b:]
+    whole = constant // together  # steps all of whose pairs are constant
+    flows = map_scan(spynet, both_ways, tuple(pairs), remat=remat, constant=whole)
+    flows = flows.reshape(steps, 2, together, b, *size, 2)
+    to_next, to_previous = (flows[:, way].reshape(-1, b, *size, 2)[: t - 1] for way in (0, 1))
+    if constant % together:
+        to_next, to_previous = (
+            jnp.concatenate([jax.lax.stop_gradient(x[:constant]), x[constant:]])
+            for x in (to_next, to_previous)
+        )
+    return to_next, to_previous

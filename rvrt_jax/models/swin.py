@@ -4,23 +4,46 @@ Source: RVRT, section 3.2, after Liu et al., "Video Swin Transformer", CVPR 2022
 [b, t, h, w, c]. The statistics of the norms and the softmax are float32 whatever `dtype`.
 """
 
-import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from jax import Array
 
-from rvrt_jax.models.layers import Conv, Dtype, Linear, Mlp, layer_norm, linear_init
+from rvrt_jax.models.layers import Conv, Dtype, Linear, Mlp, dense, layer_norm, linear_init
 from rvrt_jax.ops import window as win
-from rvrt_jax.ops.precision import precision_of
+from rvrt_jax.ops.window_attention import attend
+
+
+class ThreeLinear(nn.Module):
+    """Three linear layers of one input, whose parameters are stored as one layer's.
+
+    Returns three arrays like x with `features` channels. The biases are added after the cut: so
+    GPUs' compiler makes all three in one kernel, not in one each.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> list[Array]:
+        shape = (x.shape[-1], 3 * self.features)
+        kernel = self.param("kernel", linear_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:])
+        x, kernel, bias = (jnp.asarray(y).astype(self.dtype) for y in (x, kernel, bias))
+        parts = jnp.split(dense(x, kernel), 3, axis=-1)
+        biases = jnp.split(bias, 3)
+        return [y + b[(None,) * (y.ndim - 1)] for y, b in zip(parts, biases, strict=True)]
 
 
 class WindowAttention(nn.Module):
     """Self-attention inside windows with a learned bias per relative position.
 
-    x: [b, windows, tokens, c]; mask: [windows, tokens, tokens] or None, added to the logits.
-    `window` is the full window, whose bias table is stored; a shrunk one has fewer tokens.
+    x: [b, windows, tokens, c]; sides: bool [windows, tokens, axes] or None, what tokens may see of
+    each other (`ops.window.shift_sides`). `window` is the full window, whose bias table is stored;
+    a shrunk one has fewer tokens.
     """
 
     window: win.Size3
@@ -28,34 +51,39 @@ class WindowAttention(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None) -> Array:
+    def __call__(self, x: Array, sides: Array | None) -> Array:
         tokens, c = x.shape[-2:]
-        qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(x)
-        # Cut before they are laid out anew: after it, each cut is a copy on accelerators.
-        q, k, v = (
-            rearrange(part, "b n l (a d) -> b n a l d", a=self.heads)
-            for part in jnp.split(qkv, 3, axis=-1)
-        )
-        einsum = functools.partial(jnp.einsum, precision=precision_of(self.dtype))
-        logits = einsum("bnaqd,bnkad->bnaqk", q, k.swapaxes(2, 3)).astype(jnp.float32)
-        logits = logits * q.shape[-1] ** -0.5 + self.position_bias(tokens)[None, None]
-        if mask is not None:
-            logits = logits + mask[None, :, None]
-        weights = nn.softmax(logits).astype(self.dtype)
-        y = rearrange(einsum("bnaqk,bnakd->bnaqd", weights, v), "b n a l d -> b n l (a d)")
-        return Linear(c, dtype=self.dtype, name="proj")(y)
+        parts = ThreeLinear(c, dtype=self.dtype, name="qkv")(x)
+        q, k, v = (rearrange(part, "b n l (a d) -> b n l a d", a=self.heads) for part in parts)
+        bias = self.bias()[:, :tokens, :tokens]  # of a shrunk window: the leading block, published
+        y = attend(q, k, v, bias, sides)
+        return Linear(c, dtype=self.dtype, name="proj")(rearrange(y, "b n l a d -> b n l (a d)"))
 
-    def position_bias(self, tokens: int) -> Array:
-        """Returns the bias [heads, tokens, tokens] in float32.
-
-        A shrunk window takes the leading block of the full window's index, as published.
-        """
+    def bias(self) -> Array:
+        """Returns the bias [heads, tokens, tokens] of the full window."""
         t, y, x = self.window
         rows = (2 * t - 1) * (2 * y - 1) * (2 * x - 1)
         table = self.param("relative_position_bias", linear_init, (rows, self.heads))
-        index = win.relative_position_index(self.window)[:tokens, :tokens]
-        table = jnp.asarray(table)  # a tracer cannot index a NumPy array
-        return rearrange(table[index], "q k a -> a q k")
+        if self.has_variable("biases", "full"):  # looked up once for all calls
+            return self.get_variable("biases", "full")
+        return position_bias(table, self.window)
+
+
+def position_bias(table: Array, window: win.Size3) -> Array:
+    """Looks up the bias [heads, tokens, tokens] of a window, float32."""
+    table = jnp.asarray(table)  # a tracer cannot index a NumPy array
+    return rearrange(table[win.relative_position_index(window)], "q k a -> a q k")
+
+
+def position_biases(params: Any, window: win.Size3) -> Any:
+    """Looks up the biases of all layers in a tree of parameters, for the collection "biases"."""
+    found = {}
+    for name, value in params.items():
+        if name == "relative_position_bias":
+            found["full"] = position_bias(value, window)
+        elif isinstance(value, Mapping) and (inside := position_biases(value, window)):
+            found[name] = inside
+    return found
 
 
 class SwinLayer(nn.Module):
@@ -69,23 +97,30 @@ class SwinLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = x + self.attend(layer_norm("norm1", self.dtype)(x))
-        hidden = int(x.shape[-1] * self.mlp_ratio)
-        mlp = Mlp(hidden, dtype=self.dtype, name="mlp")
-        return x + mlp(layer_norm("norm2", self.dtype)(x))
-
-    def attend(self, x: Array) -> Array:
-        """Pads, rolls, attends inside windows and undoes both. Padded tokens take part."""
-        t, h, w = size = x.shape[1:4]
+        size = x.shape[1:4]
         window, shift = win.fit_window(size, self.window, shifted=self.shifted)
-        pads = [(0, -s % n) for s, n in zip(size, window, strict=True)]
-        x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-        padded = x.shape[1:4]
-        x = jnp.roll(x, [-s for s in shift], axis=(1, 2, 3))
-        mask = win.shift_mask(padded, window, shift) if any(shift) else None
+        pads = [-s % n for s, n in zip(size, window, strict=True)]
         attention = WindowAttention(self.window, self.heads, dtype=self.dtype, name="attn")
-        y = win.merge(attention(win.partition(x, window), mask), window, padded)
-        return jnp.roll(y, shift, axis=(1, 2, 3))[:, :t, :h, :w]
+        norm1, norm2 = (layer_norm(name, self.dtype) for name in ("norm1", "norm2"))
+        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), dtype=self.dtype, name="mlp")
+
+        def to_windows(x: Array) -> Array:
+            return win.partition(jnp.roll(x, [-s for s in shift], axis=(1, 2, 3)), window)
+
+        def from_windows(x: Array, size: win.Sizes) -> Array:
+            return jnp.roll(win.merge(x, window, size), shift, axis=(1, 2, 3))
+
+        t, h, w = size
+        padded = t + pads[0], h + pads[1], w + pads[2]
+        sides = win.shift_sides(padded, window, shift) if any(shift) else None
+        if not any(pads):  # all of the layer in windows: what follows moves features only once
+            x = to_windows(x)
+            x = x + attention(norm1(x), sides)
+            return from_windows(x + mlp(norm2(x)), size)
+        y = jnp.pad(norm1(x), [(0, 0), *((0, n) for n in pads), (0, 0)])  # padding takes part
+        y = from_windows(attention(to_windows(y), sides), padded)
+        x = x + y[:, :t, :h, :w]
+        return x + mlp(norm2(x))
 
 
 class Rstb(nn.Module):

@@ -82,15 +82,23 @@ def _interleave(phases: list[Array], axis: int) -> Array:
     return x.reshape([*x.shape[:axis], -1, *x.shape[axis + 2 :]])
 
 
-def bicubic_quarter(x: Array) -> Array:
-    """Reduces [4h, 4w, c] to [h, w, c]: bicubic with a=-0.75, half-pixel, no antialiasing.
+def bicubic_shrink(x: Array, factor: int) -> Array:
+    """Reduces [f h, f w, c] to [h, w, c]: bicubic with a=-0.75, half-pixel, no antialiasing.
 
-    At exactly 1/4 every output lies midway between the 2nd and 3rd of its own four inputs, so the
-    four weights are the same everywhere and no border is met.
+    With an even factor f every output lies midway between two inputs, so that the four weights are
+    the same everywhere. Where f is 2 the outer two belong to the neighbours' blocks; the border is
+    repeated.
     """
-    weights = jnp.array([-0.09375, 0.59375, 0.59375, -0.09375], jnp.float32)
-    x = rearrange(x.astype(jnp.float32), "(h i) (w j) c -> h i w j c", i=4, j=4)
-    return jnp.einsum("hiwjc,i,j->hwc", x, weights, weights, precision="highest")
+    before = factor // 2 - 2  # from a block's start to the first of the four
+    pad = max(0, -before)
+    x = jnp.pad(x.astype(jnp.float32), ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    for axis in (0, 1):
+        length = x.shape[axis] - 2 * pad
+        starts = range(before + pad, before + pad + 4)
+        taps = [jax.lax.slice_in_dim(x, i, i + length - factor + 1, factor, axis) for i in starts]
+        outer, inner = taps[0] + taps[3], taps[1] + taps[2]
+        x = 0.59375 * inner - 0.09375 * outer
+    return x
 
 
 def average_pool_2x2(x: Array) -> Array:

@@ -38,20 +38,20 @@ def merge(windows: Array, window: Sizes, size: Sizes) -> Array:
     return rearrange(windows, pattern, t=t, h=h, w=w, i=i, j=j, k=k)
 
 
-def shift_mask(size: Sizes, window: Sizes, shift: Sizes) -> Array:
-    """Returns what to add to the logits of rolled features, float32 [windows, tokens, tokens].
+def shift_sides(size: Sizes, window: Sizes, shift: Sizes) -> Array:
+    """Returns which side of the seam rolled tokens lie on, bool [windows, tokens, axes].
 
-    Along a shifted axis of the rolled grid, [0, s-w), [s-w, s-shift) and [s-shift, s) come from
-    different places of the picture; tokens of different places must not see each other.
+    Along a shifted axis, what the roll brought from the start to the end, [s-shift, s), and what
+    lay before it come from different places of the picture: in one window they must not see each
+    other. Axes without a shift have no place in the result.
     """
-    label = jnp.zeros((1, *size, 1), jnp.int32)
-    for axis, (s, w, move) in enumerate(zip(size, window, shift, strict=True)):
+    sides = []
+    for axis, (s, move) in enumerate(zip(size, shift, strict=True)):
         if move:
-            index = jnp.arange(s)
-            region = (index >= s - w).astype(jnp.int32) + (index >= s - move)
-            label = 3 * label + region.reshape([-1 if a == axis + 1 else 1 for a in range(5)])
-    label = partition(label, window)[0, :, :, 0]
-    return jnp.where(label[:, :, None] == label[:, None, :], 0.0, MASKED)
+            came_round = jnp.arange(s) >= s - move
+            came_round = came_round.reshape([-1 if a == axis else 1 for a in range(3)])
+            sides.append(jnp.broadcast_to(came_round, size))
+    return partition(jnp.stack(sides, axis=-1)[None], window)[0]
 
 
 def relative_position_index(window: Size3) -> Array:

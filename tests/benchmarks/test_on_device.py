@@ -104,6 +104,44 @@ def test_what_would_take_too_long_is_left_out(tmp_path):
     assert read(tmp_path)["notes"][0].startswith("frames, rvrt_sr: left out, since ")
 
 
+HANGS = """
+import pathlib, sys, time
+import jax
+from benchmarks import on_device
+
+report = on_device.Report(pathlib.Path(sys.argv[1]), 0.02, jax.devices()[0])
+report.end_in_time()
+report.parts["golden outputs"] = [{"program": "rvrt_sr", "close": sys.argv[2] == "close"}]
+report._limit = 100  # what is measured may begin
+report.measure("training step", "rvrt_sr", lambda: time.sleep(900))
+"""
+
+
+@pytest.mark.parametrize(("golden", "code"), [("close", 0), ("far", 1)])
+def test_what_has_begun_ends_with_the_time(tmp_path, golden, code):
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, str(tmp_path), golden],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=400,
+    )
+    assert done.returncode == code
+    assert "training step, rvrt_sr: stopped, since" in read(tmp_path)["notes"][0]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_platform_that_is_not_installed_is_one_line(platform, tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/on_device.py", "--results", tmp_path],
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 0:
+        pytest.skip(f"{platform} is here")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("JAX finds no device")
+    assert "Traceback" not in done.stderr
+
+
 def test_decibels_of_known_errors():
     ones = jax.numpy.ones((2, 3))
     assert on_device.decibels(0.5 * ones, 0.6 * ones) == 20.0

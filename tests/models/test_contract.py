@@ -14,6 +14,14 @@ from rvrt_jax.errors import UserError
 from rvrt_jax.models import contract
 
 ROOT = Path(__file__).parents[2]
+SMALL = {"embed_dims": (36,) * 3, "num_blocks": (1,) * 3}
+OURS = SMALL | {"upscale": 1, "feature_stride": 2, "window_size": (2, 4, 4), "num_feat": 40}
+DENOISES_FIRST = OURS | {
+    "nonblind_denoising": True,
+    "denoise_first": True,
+    "warped_neighbours": True,
+}
+SEES_MOTION = OURS | {"along_motion": True}
 NETWORKS = {
     **{name: functools.partial(models.build, name) for name in (*models.MODELS, *models.VARIANTS)},
     "predeblur hr_in": functools.partial(models.build, "predeblur", hr_in=True),
@@ -122,9 +130,11 @@ def compiled_bytes(network, size):
 @pytest.mark.parametrize(
     ("name", "fields", "size", "least", "most"),
     [
-        ("rvrt_sr", {"embed_dims": (36,) * 3, "num_blocks": (1,) * 3}, (8, 32, 32), 0.5, 2),
-        ("rvrt_deblur", {"embed_dims": (36,) * 3, "num_blocks": (1,) * 3}, (8, 64, 64), 0.5, 2),
+        ("rvrt_sr", SMALL, (8, 32, 32), 0.5, 2),
+        ("rvrt_deblur", SMALL, (8, 64, 64), 0.5, 2),
         ("edvr_m", {"num_reconstruct_block": 2}, (5, 64, 64), 0.5, 3),
+        ("rvrt", DENOISES_FIRST, (8, 64, 64), 0.5, 2.2),
+        ("rvrt", SEES_MOTION, (8, 64, 64), 0.5, 2.2),
         # Nothing was fitted to these; they get RVRT's numbers, which are too large for them.
         ("basicvsr", {"num_feat": 16, "num_block": 1}, (8, 64, 64), 1, 8),
         ("predeblur", {"num_feat": 32}, (4, 32, 32), 1, 32),

@@ -74,6 +74,37 @@ def test_float32_means_float32(name, platform, dtype, users_default):
     assert inexact(program) == []
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_flow_and_positions_of_rvrt_are_exact(platform, dtype, users_default):
+    """SpyNet has the only 7 x 7 kernels, the last offsets the only 72 channels: 2 x 2 x 9 x 2."""
+    parallel.choose_matmul_precision("tf32")
+    program = lowered("rvrt", platform, dtype=jnp.dtype(dtype))
+    products = [line for line in program.splitlines() if PRODUCT.search(line)]
+    for kernel in (r"tensor<7x7x\d+x\d+xf32>\) ", r"tensor<1x1x8x72xf32>\) "):
+        found = [line for line in products if re.search(kernel, line)]
+        assert found and all(line.count("HIGHEST") == 2 for line in found)
+    assert "x72xbf16" not in program
+
+
+def test_gpus_do_not_wait_for_the_host_at_each_clip(users_default):
+    """A branch of the program does; TPUs have one in each of the four walks over the clips."""
+    assert branches(lowered("rvrt", "cuda", dtype=jnp.dtype("bfloat16"))) == 0
+    assert branches(lowered("rvrt", "tpu", dtype=jnp.dtype("bfloat16"))) == 4
+
+
+def branches(program: str) -> int:
+    """Counts the choices that depend on numbers; those between platforms depend on a constant."""
+    constant = set(re.findall(r"(%\w+) = stablehlo.constant", program))
+    count = 0
+    for name, index in re.findall(r"(%\w+)(?::\d+)? = \"stablehlo.case\"\((%\w+)\)", program):
+        if index in constant:
+            constant.add(name)
+        else:
+            count += 1
+    return count + program.count("stablehlo.if")
+
+
 @pytest.mark.parametrize("name", ["rvrt", "edvr"])
 def test_flow_and_offsets_stay_exact_where_tf32_is_chosen(name, users_default):
     parallel.choose_matmul_precision("tf32")

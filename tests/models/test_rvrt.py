@@ -14,7 +14,7 @@ from helpers import goldens
 from scipy import ndimage
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models import VARIANTS, build, rvrt
+from rvrt_jax.models import VARIANTS, build, guided_attention, rvrt
 from rvrt_jax.models.layers import from_clips
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.models.swin import Rstb, WindowAttention
@@ -105,6 +105,29 @@ def test_golden(name):
     check_golden(golden, *run(model, params, golden_video(golden)))
 
 
+@pytest.fixture
+def as_gpus_do(monkeypatch):
+    """Computes here, in float32, what a GPU would."""
+
+    def chosen(*args, default=None, cuda=None, **_):
+        return (cuda or default)(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+    _compiled.cache_clear()
+    yield
+    _compiled.cache_clear()
+    jax.clear_caches()
+
+
+def test_golden_as_gpus_do(as_gpus_do):
+    test_golden("sr_x4_unaligned")
+
+
+@pytest.mark.slow
+def test_golden_gradients_as_gpus_do(as_gpus_do):
+    test_golden_gradients()
+
+
 def test_golden_gradients():
     """The loss, and every parameter's gradient by its norm and by one random projection."""
     model, params, golden = goldens.rvrt("sr_x4_grads")
@@ -180,7 +203,7 @@ def test_guidance_by_loops(n, clips):
     h, w = 5, 7
     rng = np.random.default_rng(0)
     neighbours = rng.normal(0, 2, (n * clips - 1, 1, h, w, 2)).astype(np.float32)
-    out = rvrt.clip_guidance(jnp.asarray(neighbours), n)
+    out = guided_attention.clip_guidance(jnp.asarray(neighbours), n)
     assert out.shape == (clips - 1, 1, n, n, h, w, 2)
     grid = np.mgrid[:h, :w]
 
@@ -330,6 +353,20 @@ def test_numpy_parameters_outside_jit(dtype):
     assert out.shape == (1, 4, 12, 8, 3) and out.dtype == jnp.float32
 
 
+def test_what_denoises_first_does_not_learn():
+    model, params = tiny(upscale=1, feature_stride=2, nonblind_denoising=True, denoise_first=True)
+    video = video_of(4, 8, 10, channels=4)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return charbonnier(model.apply({"params": params}, video), video[..., :3])
+
+    found = gradient(params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(found["image_denoiser"]))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(found["downsample_0"]))
+
+
 def test_numpy_bias_table_inside_a_loop():
     attention = WindowAttention((1, 2, 2), heads=2)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 1, 2, 4, 6), np.float32))
@@ -351,6 +388,15 @@ def test_numpy_bias_table_inside_a_loop():
         ({}, (1, 2, 8, 8, 4), "4 channels; this model takes 3"),
         ({"upscale": 1, "nonblind_denoising": True}, (1, 2, 8, 8, 3), "3 channels.*takes 4"),
         ({"upscale": 2}, (1, 2, 8, 8, 3), "upscale is 2"),
+        ({"upscale": 1, "feature_stride": 3}, (1, 2, 9, 9, 3), "feature_stride is 3.*2 or 4"),
+        ({"upscale": 1, "feature_stride": 2}, (1, 2, 8, 9, 3), "8x9.*multiples of 2"),
+        ({"along_motion": True}, (1, 2, 8, 8, 3), "are for an RVRT with upscale=1"),
+        (
+            {"upscale": 1, "along_motion": True, "warped_neighbours": True},
+            (1, 2, 8, 8, 3),
+            "not both",
+        ),
+        ({"upscale": 1, "denoise_first": True}, (1, 2, 8, 8, 3), "needs nonblind_denoising"),
         (
             {"attention": "fast"},
             (1, 2, 8, 8, 3),

@@ -38,13 +38,13 @@ def test_windows_and_tokens_are_ordered_t_y_x():
 
 
 @pytest.mark.parametrize(("size", "window", "shift"), CASES)
-def test_shift_mask_parts_what_the_roll_brought_together(size, window, shift):
+def test_sides_part_what_the_roll_brought_together(size, window, shift):
     """After a roll by -shift, what came round from the start must not be seen by the rest.
 
     Inside one window that is the whole rule, so it needs no labels.
     """
     starts = list(itertools.product(*(range(0, s, n) for s, n in zip(size, window, strict=True))))
-    expected = np.zeros((len(starts), np.prod(window), np.prod(window)))
+    expected = np.zeros((len(starts), np.prod(window), np.prod(window)), bool)
     for number, start in enumerate(starts):
         came_round = [
             tuple(
@@ -54,8 +54,10 @@ def test_shift_mask_parts_what_the_roll_brought_together(size, window, shift):
             for o in tokens(window)
         ]
         for a, b in itertools.product(range(len(came_round)), repeat=2):
-            expected[number, a, b] = 0 if came_round[a] == came_round[b] else -100
-    np.testing.assert_array_equal(win.shift_mask(size, window, shift), expected)
+            expected[number, a, b] = came_round[a] != came_round[b]
+    sides = np.asarray(win.shift_sides(size, window, shift))
+    apart = (sides[:, :, None] != sides[:, None]).any(-1)
+    np.testing.assert_array_equal(apart, expected)
 
 
 @pytest.mark.parametrize("window", [(1, 1, 1), (2, 3, 5), (3, 2, 2), (1, 4, 1)])
