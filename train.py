@@ -1,16 +1,21 @@
 """Trains a model: `python train.py --config configs/rvrt_tiny.py [--config.lr=1e-3] …`.
 
-Stop it with Ctrl-C or SIGTERM and start the same command again: it goes on where it was. How to
-train on several hosts is in docs/pods.md.
+Stop it with Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 and start the same command again: it goes on where
+it was. Exit codes: 0 when all steps are done, 75 after such a stop, 1 after an error, which is
+printed; a second signal ends the program at once, with 128 + its number (Ctrl-C: 130). How to train
+on several hosts, and what to do when something goes wrong, is in docs/pods.md.
 """
 
+import os
+import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from rvrt_jax import command_line
-from rvrt_jax.errors import exit_code
+from rvrt_jax.errors import INTERRUPTED, STOPPED, exit_code
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, a file in configs/; any value can be set: --config.lr=1e-3.",
@@ -33,8 +38,8 @@ PROCESS_ID = flags.DEFINE_integer(
 )
 
 DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Checks everything, compiles, takes a few steps, says memory, samples/s and "
-    "the time to the end; writes nothing.",
+    "dry_run", False, "Checks everything, compiles, takes a few steps from where the run in the "
+    "folder is, says memory, samples/s and the time to the end; writes nothing.",
 )  # fmt: skip
 PROFILE = flags.DEFINE_integer(
     "profile", 0, "Traces so many steps into the run's folder, for TensorBoard or ui.perfetto.dev."
@@ -53,10 +58,26 @@ COMPILE_CACHE = flags.DEFINE_string("compile_cache", None, command_line.COMPILE_
 
 def main(argv: list[str]) -> int:
     command_line.check_rest(argv)
-    return exit_code(_train)
+    done: list[bool] = []
+    try:
+        code = exit_code(lambda: done.append(_train())) or (0 if done[0] else STOPPED)
+    except Exception:
+        if not MULTIHOST.value:
+            raise
+        traceback.print_exc()
+        code = 1
+    if MULTIHOST.value:
+        from rvrt_jax.training import hosts
+
+        hosts.leave(code)
+    if code == INTERRUPTED:  # at once: without waiting for threads that write
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
-def _train() -> None:
+def _train() -> bool:
+    """Trains; returns whether all steps are done."""
     if DETERMINISTIC.value:
         command_line.add_in_one_order()
     # Imported here so that --help and a wrong flag answer at once.
@@ -77,7 +98,13 @@ def _train() -> None:
     elif any(value is not None for value in cluster.values()):
         raise UserError("--coordinator, --num_processes and --process_id go with --multihost.")
     workdir = Path(WORKDIR.value or Path("runs") / command_line.config_name())
-    training.run(CONFIG.value, workdir, dry_run=DRY_RUN.value, profile_steps=PROFILE.value)
+    return training.run(
+        CONFIG.value,
+        workdir,
+        dry_run=DRY_RUN.value,
+        profile_steps=PROFILE.value,
+        own_process=True,
+    )
 
 
 if __name__ == "__main__":

@@ -10,10 +10,16 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from rvrt_jax.errors import UserError
+from rvrt_jax.errors import UserError, describe
+
+PAUSES = (1.0, 5.0, 15.0)  # seconds before the second, third and fourth try to read
+
+Result = TypeVar("Result")
 
 _PART, _OLD = "part", "old"
 _LONGEST_STEM = 100  # characters; file systems allow 255 bytes for the whole name
@@ -28,6 +34,25 @@ def cache_dir() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "rvrt_jax"
+
+
+def trouble(error: Exception) -> str | None:
+    """Returns what an error says of the disk, which may work again; None if it is not about it."""
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return describe(error)
+    return None
+
+
+def patiently(action: Callable[[], Result]) -> Result:
+    """Returns what `action` reads, which is tried again if the disk fails for a moment."""
+    for pause in PAUSES:
+        try:
+            return action()
+        except OSError as error:
+            if trouble(error) is None:
+                raise
+        time.sleep(pause)
+    return action()
 
 
 def check_outputs(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -19,7 +20,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rvrt_jax.errors import UserError
 
 AXIS = "devices"
-STOP = "stop"  # the metric that tells every host whether any was asked to stop
+# What a host can ask for with a step; its metrics tell all of them whether any did. stop: after
+# this step. save: a checkpoint of it. drop: the step must not count, for this host had no batch.
+STOP, SAVE, DROP = VOTES = ("stop", "save", "drop")
+HEARTBEAT = 30  # seconds of silence after which a host counts as dead, and JAX ends the others
 
 # What `--matmul_precision` offers, in JAX's names; float32 is what the networks ask for themselves.
 MATMUL_PRECISIONS = {"float32": None, "tf32": "tensorfloat32"}
@@ -53,7 +57,9 @@ def join_hosts(
             f"numbered from 0 to {num_processes - 1}."
         )
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -82,12 +88,6 @@ def sum_over_hosts(values: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return values
     return np.asarray(multihost_utils.process_allgather(values)).sum(axis=0)
-
-
-def wait_for_hosts(where: str) -> None:
-    """Returns when every host has come here; does nothing where there is one."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
 
 
 def share_devices(
@@ -119,17 +119,22 @@ def share_devices(
             raise
 
 
-def check_batch(batch_size: int, *, accumulate: int = 1) -> None:
-    """Raises UserError unless the global batch splits evenly over the devices (and steps)."""
-    parts = jax.device_count() * accumulate
-    if batch_size % parts == 0:
+def check_batch(batch_size: int, *, batch_scale: int = 1, accumulate: int = 1) -> None:
+    """Raises UserError unless the global batch splits evenly over the devices (and steps).
+
+    The arguments are what a recipe says, so that what the message advises can be passed as it is.
+    """
+    devices = jax.device_count()
+    parts, total = devices * accumulate, batch_size * batch_scale
+    if total % parts == 0:
         return
-    nearest = max(parts, batch_size // parts * parts)
-    share, rest = divmod(batch_size, jax.device_count())
-    smaller = max((n for n in range(1, accumulate) if share % n == 0), default=0)
-    if not rest and smaller:
+    share, rest = divmod(total, devices)
+    if not rest:
+        smaller = max(n for n in range(1, accumulate) if share % n == 0)
         way_out = f"--config.accumulate={smaller}"
     else:
+        unit = parts // math.gcd(batch_scale, parts)
+        nearest = max(unit, batch_size // unit * unit)
         scale = parts // math.gcd(batch_size, parts)
         ratio = nearest / batch_size
         way_out = (
@@ -138,11 +143,12 @@ def check_batch(batch_size: int, *, accumulate: int = 1) -> None:
             f"which trains on {scale * batch_size} clips a step and sets both by that rule "
             "(docs/pods.md)"
         )
-    of_accumulation = f" x config.accumulate={accumulate}" if accumulate > 1 else ""
+    of_scale = f" x config.batch_scale={batch_scale}" if batch_scale > 1 else ""
+    over = f"{devices} device(s)"
+    over += f" x config.accumulate={accumulate}" if accumulate > 1 else ""
     raise UserError(
-        f"config.batch_size={batch_size} does not divide over {jax.device_count()} device(s)"
-        f"{of_accumulation}. Pass {way_out}, or show fewer devices to JAX "
-        "(CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
+        f"config.batch_size={batch_size}{of_scale} does not divide over {over}. Pass {way_out}, "
+        "or show fewer devices to JAX (CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
     )
 
 
@@ -152,11 +158,6 @@ def replicated() -> NamedSharding:
     A state that starts with any other sharding makes the step compile twice.
     """
     return NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), PartitionSpec())
-
-
-def over_hosts() -> NamedSharding:
-    """Returns the sharding of a state in a checkpoint: whole on every device of every host."""
-    return NamedSharding(_all_devices(), PartitionSpec())
 
 
 def _all_devices() -> Mesh:
@@ -172,36 +173,35 @@ def to_all_hosts(tree: Any) -> Any:
     )
 
 
-def to_this_host(tree: Any) -> Any:
-    """Undoes `to_all_hosts`."""
-    if jax.process_count() == 1:
-        return tree
-    local = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
-    return jax.device_put(local, replicated())
-
-
 def data_parallel(step: Callable[..., Any]) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Compiles `step(state, batch) -> (state, metrics)` for all devices.
 
     The state goes in and comes out without a device axis (the same on every device, which the
     step ensures by averaging over `AXIS`), the batch comes from `split`. The state is not
     donated: its buffers may still be on their way to a checkpoint while the next step runs.
+    On several hosts a step that one of them drops leaves the state as it was.
     """
 
-    def with_stop(state: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    def with_votes(state: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
         batch = dict(batch)
-        stop = batch.pop(STOP)
-        state, metrics = step(state, batch)
-        return state, metrics | {STOP: jax.lax.pmax(stop, AXIS)}
+        votes = {name: jax.lax.pmax(batch.pop(name), AXIS) for name in VOTES}
+        new, metrics = step(state, batch)
+        if jax.process_count() > 1:
+            dropped = votes[DROP] > 0
+            new = jax.tree.map(lambda a, b: jnp.where(dropped, b, a), new, state)
+        return new, metrics | votes
 
-    return jax.pmap(with_stop, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None))
+    return jax.pmap(with_votes, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None))
 
 
-def split(batch: dict[str, np.ndarray], *, stop: bool = False) -> dict[str, np.ndarray]:
+def split(
+    batch: dict[str, np.ndarray], *, stop: bool = False, save: bool = False, drop: bool = False
+) -> dict[str, np.ndarray]:
     """Cuts each [b, ...] of this process into [d, b/d, ...] for its d devices.
 
-    stop: this host was asked to stop; the step's metrics tell all hosts.
+    stop, save, drop: what this host votes for.
     """
     devices = jax.local_device_count()
     parts = {k: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]) for k, x in batch.items()}
-    return parts | {STOP: np.full(devices, stop, np.int32)}
+    votes = {STOP: stop, SAVE: save, DROP: drop}
+    return parts | {name: np.full(devices, vote, np.int32) for name, vote in votes.items()}

@@ -1,6 +1,7 @@
 """Settings every test runs under."""
 
 import os
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs here run once or twice: compiling them takes longest, and a third less without LLVM's
@@ -14,6 +15,10 @@ import pytest
 from absl import flags
 
 from rvrt_jax.data import inventory
+
+# A suite that nohup or a shell's background started would ignore what tests send to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 jax.config.update("jax_default_matmul_precision", "float32")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -4,27 +4,31 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import logging
 import math
 import os
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tensorboardX
+from tensorboardX import record_writer
 from tqdm import tqdm
 
-from rvrt_jax.errors import UserError
+from rvrt_jax.errors import UserError, describe
 from rvrt_jax.evaluation import picture as compare
-from rvrt_jax.parallel import STOP
+from rvrt_jax.parallel import DROP, SAVE, STOP, VOTES
+from rvrt_jax.training.hosts import Agreed
 
 LOG = "log.jsonl"
 EVENTS = "tensorboard"
 PICTURES = "pictures"
+_GUARDED = "guarded"  # before a path: tensorboardX's files are EventFiles there
 WAITING = 0.2  # share of the time from which on the wait for input is worth a message
 
 
@@ -53,7 +57,7 @@ class Logs:
             _drop_after(path, start)
         self._file = Path(os.devnull).open("w") if silent else path.open("a")
         self._events = tensorboardX.SummaryWriter(
-            str(workdir / EVENTS), purge_step=start + 1, write_to_disk=not silent
+            f"{_GUARDED}:{workdir / EVENTS}", purge_step=start + 1, write_to_disk=not silent
         )
         self._interactive = sys.stderr.isatty() and not silent
         self._bar = tqdm(
@@ -74,7 +78,7 @@ class Logs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self._show(self._bar.close)
         self._events.close()
         if self._wandb is not None:
             self._wandb.finish()
@@ -83,7 +87,7 @@ class Logs:
     def advance(self, loss: float, psnr: float) -> None:
         """Moves the progress bar by one step."""
         self._bar.set_postfix_str(f"loss {loss:.4f}, PSNR {psnr:.2f}", refresh=False)
-        self._bar.update()
+        self._show(self._bar.update)
 
     def training(self, step: int, values: dict[str, float]) -> None:
         """Writes the values of a log interval that ends at `step`, with steps/s and the ETA.
@@ -116,7 +120,7 @@ class Logs:
         if waited > WAITING:
             self.message(
                 f"step {step}: {waited:.0%} of the time went to waiting for input; more "
-                "config.data.num_workers, which a new run can have, would help"
+                "config.data.num_workers would help"
             )
 
     def scores(
@@ -158,8 +162,15 @@ class Logs:
         """Prints one line above the progress bar."""
         if self._silent:
             return
-        self._bar.write(text, file=sys.stderr)
-        sys.stderr.flush()
+        self._show(lambda: self._bar.write(text, file=sys.stderr))
+        self._show(sys.stderr.flush)
+
+    def _show(self, action: Callable[[], object]) -> None:
+        """Does something on the terminal. If that is gone (a lost connection) the run goes on."""
+        try:
+            action()
+        except OSError:
+            sys.stderr = Path(os.devnull).open("w")
 
     def _write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(_finite(record)) + "\n")
@@ -172,18 +183,72 @@ class Logs:
             self._wandb.log({f"{group}/{name}": value for name, value in values.items()}, step=step)
 
 
+class EventFile:
+    """A file of events that fails without an exception: it warns once, and drops what comes later.
+
+    tensorboardX writes in a thread, which an exception would end: nobody would then empty its
+    queue, and the run would wait for room there for ever. `log.jsonl` has all but the pictures.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = Path(path).open("wb")
+        self._failed = False
+
+    def write(self, data: bytes) -> None:
+        self._try(lambda: self._file.write(data))
+
+    def flush(self) -> None:
+        self._try(self._file.flush)
+        self._try(lambda: os.fsync(self._file.fileno()))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # tensorboardX flushes before, which has told it
+            self._file.close()
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self._failed:  # what follows the lost part could not be read
+            return
+        try:
+            action()
+        except OSError as error:
+            self._failed = True
+            logging.warning(
+                "%s cannot be written (%s). TensorBoard will not show what comes until the run is "
+                "started again; log.jsonl tells it.",
+                self._path,
+                describe(error),
+            )
+
+
+class _EventFiles:
+    """What tensorboardX asks for files whose paths begin with `_GUARDED`."""
+
+    def directory_check(self, path: str) -> None:
+        Path(path.removeprefix(f"{_GUARDED}:")).mkdir(parents=True, exist_ok=True)
+
+    def open(self, path: str) -> EventFile:
+        return EventFile(path.removeprefix(f"{_GUARDED}:"))
+
+
+record_writer.register_writer_factory(_GUARDED, _EventFiles())
+
+
 @dataclasses.dataclass
 class Meter:
     """Collects what steps report, reading each one only when the next is on its way.
 
     Reading waits for the device; one step late, the device already has the next one to do.
-    stop: a step that was read tells that some host was asked to stop.
+    stop, save, drop: some host has voted for that with a step that was read. A dropped step, after
+    which all of them stop, is not collected.
     """
 
     logs: Logs
     every: int
     max_skipped: int
     stop: bool = False
+    save: bool = False
+    drop: bool = False
     pending: tuple[int, dict[str, jax.Array]] | None = None
     collected: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
@@ -193,15 +258,18 @@ class Meter:
         self.pending = (done, values)
 
     def drain(self) -> None:
-        """Reads what is pending; raises UserError after too many skipped steps in a row."""
+        """Reads what is pending; raises Agreed after too many skipped steps in a row."""
         if self.pending is None:
             return
         done, values = self.pending
         self.pending = None
         read = {key: float(value) for key, value in jax.device_get(values).items()}
+        self.stop, self.save = self.stop or bool(read[STOP]), self.save or bool(read[SAVE])
+        self.drop = self.drop or bool(read[DROP])
+        if self.drop:
+            return
         read["psnr"] = -10 * math.log10(read["mse"]) if read["mse"] > 0 else math.nan
         self.collected.append(read)
-        self.stop = self.stop or bool(read[STOP])
         self.logs.advance(read["loss"], read["psnr"])
         row = int(read["skipped_in_row"])
         if row:
@@ -209,7 +277,7 @@ class Meter:
                 f"step {done} skipped: loss {read['loss']}, gradient norm {read['grad_norm']}"
             )
         if row >= self.max_skipped:
-            raise UserError(
+            raise Agreed(  # the numbers are the same on all hosts
                 f"{row} steps in a row up to step {done} had a non-finite loss or gradient, so "
                 "training has stopped; the parameters are those before them. Lower config.lr or "
                 "set config.clip_norm (or look for broken input), and start again: it resumes "
@@ -222,7 +290,7 @@ class Meter:
         finite = [v for v in self.collected if math.isfinite(v["loss"] + v["grad_norm"])]
         last = self.collected[-1]
         values = {}
-        for key in sorted(last.keys() - {"mse", "lr", "skipped", "skipped_in_row", STOP}):
+        for key in sorted(last.keys() - {"mse", "lr", "skipped", "skipped_in_row", *VOTES}):
             over = np.max if key.endswith("_max") else np.mean
             values[key] = float(over([v[key] for v in finite])) if finite else math.nan
         values |= {key: last[key] for key in ("lr", "skipped")}

@@ -45,12 +45,12 @@ def _git(folder: Path) -> dict[str, Any] | None:
         commit, changed = (
             subprocess.run(
                 ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-            ).stdout.strip()
+            ).stdout
             for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
         )
     except (OSError, subprocess.CalledProcessError):  # no git, or not this user's checkout
         return None
-    return {"commit": commit, "changed": changed.splitlines()}
+    return {"commit": commit.strip(), "changed": changed.splitlines()}
 
 
 def _version(name: str) -> str | None:

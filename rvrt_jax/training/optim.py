@@ -27,19 +27,29 @@ def cosine(*, peak: float, floor: float, steps: int, warmup_steps: int = 0) -> S
         step = jnp.asarray(step, jnp.float32)
         progress = jnp.minimum(step / steps, 1.0)
         value = floor + 0.5 * (peak - floor) * (1 + jnp.cos(jnp.pi * progress))
-        return value * jnp.minimum((step + 1) / (warmup_steps + 1), 1.0)
+        return value * _warmth(step, warmup_steps)
 
     return rate
 
 
+def _warmth(step: jax.Array, warmup_steps: int) -> jax.Array:
+    return jnp.minimum((step + 1) / (warmup_steps + 1), 1.0)
+
+
 def cosine_restarts(
-    *, peak: float, floor: float, periods: Sequence[int], weights: Sequence[float]
+    *,
+    peak: float,
+    floor: float,
+    periods: Sequence[int],
+    weights: Sequence[float],
+    warmup_steps: int = 0,
 ) -> Schedule:
     """Falls along half a cosine in each of `periods` (in steps), from `weights` times the peak.
 
     The step at a period's end still belongs to it and has the floor, as do all after the last: the
-    rule of EDVR's published training, where a restart comes one step after the boundary. Raises
-    UserError unless there are as many weights as periods.
+    rule of EDVR's published training, where a restart comes one step after the boundary. The
+    warm-up is that of `cosine`, once, at the start. Raises UserError unless there are as many
+    weights as periods.
     """
     if len(weights) != len(periods) or not periods:
         raise UserError(
@@ -54,7 +64,8 @@ def cosine_restarts(
         period = jnp.searchsorted(ends, step)
         since = step - jnp.where(period > 0, ends[period - 1], 0)
         progress = since / lengths[period]
-        return floor + 0.5 * scale[period] * (peak - floor) * (1 + jnp.cos(jnp.pi * progress))
+        value = floor + 0.5 * scale[period] * (peak - floor) * (1 + jnp.cos(jnp.pi * progress))
+        return value * _warmth(step, warmup_steps)
 
     return rate
 
@@ -84,6 +95,7 @@ def schedule(settings: Settings) -> Schedule:
             floor=settings.lr_floor,
             periods=settings.lr_periods,
             weights=settings.lr_weights,
+            warmup_steps=settings.warmup_steps,
         )
     return cosine(
         peak=settings.lr,

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import jax
 
+from rvrt_jax.errors import describe
+
 FOLDER = "profile"
 WARM = 2  # steps after the start that are left out: the first one compiles
 
@@ -27,6 +29,10 @@ class Profile:
 
     def close(self) -> None:
         """Ends the trace, if one is under way."""
-        if self._tracing:
+        if not self._tracing:
+            return
+        self._tracing = False
+        try:
             jax.profiler.stop_trace()
-            self._tracing = False
+        except jax.errors.JaxRuntimeError as error:  # it could not be written: of this host alone
+            raise OSError(f"the trace cannot be written: {describe(error)}") from error

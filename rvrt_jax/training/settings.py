@@ -40,7 +40,7 @@ class Settings:
     steps: int = 600_000
     lr: float = 4e-4  # the peak of the learning rate
     lr_floor: float = 1e-7  # the rate at the end
-    warmup_steps: int = 0  # of a linear climb to the peak; for the single cosine
+    warmup_steps: int = 0  # of a linear climb to the peak, at the start
     lr_periods: tuple[int, ...] = ()  # steps between restarts of the cosine; one cosine if empty
     lr_weights: tuple[float, ...] = ()  # the peaks of these periods, as fractions of lr
     flow_freeze_steps: int = 30_000  # the flow network keeps its weights that long ...
@@ -61,6 +61,7 @@ class Settings:
     wandb_project: str = ""  # of Weights & Biases, which gets what TensorBoard gets; "": none
     eval_every: int = 5_000
     save_every: int = 5_000
+    save_every_minutes: float = 15.0  # since the last checkpoint, whatever its step; 0: never
 
     @classmethod
     def read(cls, options: Mapping[str, Any], groups: Sequence[ParameterGroup]) -> "Settings":
@@ -148,11 +149,6 @@ class Settings:
             raise UserError(
                 f"config.steps={self.steps}, but the periods of the learning rate, "
                 f"config.lr_periods={self.lr_periods}, take {sum(self.lr_periods)} steps. Set both."
-            )
-        if self.lr_periods and self.warmup_steps:
-            raise UserError(
-                f"config.warmup_steps={self.warmup_steps} has no effect with config.lr_periods, "
-                "whose cosines start at their peaks. Set it to 0, or lr_periods to ()."
             )
 
     def _check_start(self) -> None:

@@ -17,6 +17,8 @@ from rvrt_jax.training.settings import Settings
 from rvrt_jax.weights import load as loading
 
 Params = Any  # nested dict of float32 arrays
+IMAGE_DENOISER = "image_denoiser"  # what denoises each frame first, ...
+DENOISER = "ffdnet_color"  # ... and the weights it has
 FLOW = "spynet"  # where networks with a flow network keep its parameters
 
 
@@ -59,8 +61,16 @@ def abstract(settings: Settings, model: Network) -> TrainState:
     return jax.eval_shape(lambda: _create(settings, model, draw(model, settings.seed)))
 
 
+def starts_from(settings: Settings, network: Mapping[str, Any]) -> list[str]:
+    """Returns the weights, beside SpyNet's, that `fresh` takes parameters from."""
+    denoiser = [DENOISER] if network.get("denoise_first") else []
+    if not settings.init_from:
+        return denoiser
+    return [settings.init_from, *(denoiser if settings.init_partial else [])]
+
+
 def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> TrainState:
-    """Returns random parameters with trained SpyNet ones, or those of `settings.init_from`.
+    """Returns random parameters, trained SpyNet and FFDNet, or those of `settings.init_from`.
 
     network: name and fields of the model, which must fit what `init_from` holds unless
     `settings.init_partial`.
@@ -71,6 +81,8 @@ def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> Tra
         params = jax.jit(functools.partial(draw, model, settings.seed))()
         if FLOW in params:
             params = {**params, FLOW: loading.spynet_params()}
+        if IMAGE_DENOISER in params:
+            params = {**params, IMAGE_DENOISER: loading.load(DENOISER)[1]}
         if settings.init_from:
             params, report = loading.fill(params, settings.init_from)
             logging.warning(report)

@@ -14,6 +14,7 @@ from rvrt_jax.evaluation import picture as compare
 from rvrt_jax.evaluation.score import restore_and_score
 from rvrt_jax.media.frames import to_uint
 from rvrt_jax.restoration.settings import RestoreSettings
+from rvrt_jax.training import hosts
 from rvrt_jax.training.state import Params
 
 Clip = dict[str, Any]  # name, lq and gt, as `pipeline.validation` returns them
@@ -54,7 +55,7 @@ def score(
         scores = metrics.mean([frame.scores for frame in scored])
         return scores, _row(clip, restored, model.scale)
 
-    found = parallel.share_devices(run, mine)
+    found = hosts.agree(lambda: parallel.share_devices(run, mine))
     done = [one for one in found if one is not None]
     if len(done) < len(found):
         return None

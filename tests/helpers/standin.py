@@ -9,27 +9,32 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import linen as nn
+from helpers import noise
+from helpers.noise import Noise
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from rvrt_jax import models, parallel
+from rvrt_jax import models
 from rvrt_jax.data import pipeline
 from rvrt_jax.models import memory
 from rvrt_jax.models.contract import ParameterGroup, Size
 from rvrt_jax.training import logs
 from rvrt_jax.training import loop as training
+from rvrt_jax.training.stop import ONCE
 from rvrt_jax.weights import load as loading
+
+CLIPS = 1  # to validate on
 
 
 class Flow(nn.Module):
@@ -79,33 +84,11 @@ class Net(nn.Module):
         return x + jax.image.resize(video, (b, t, h, w, c), "bilinear")
 
 
-class Noise(grain.transforms.Map):
-    """Sample number `index`: smooth random frames, GT and every fourth pixel of it."""
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def map(self, index: int) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng([self.seed, index])
-        gt = rng.random((2, 4, 4, 3), np.float32).repeat(8, axis=1).repeat(8, axis=2)
-        return {"lq": gt[:, ::4, ::4].copy(), "gt": gt}
-
-
-def train(
-    config, *, seed, batch_size, shard_index=0, shard_count=1, targets=slice(None)
-) -> grain.IterDataset:
-    del config, targets
-    dataset = grain.MapDataset.range(2**20)[shard_index::shard_count].map(Noise(seed))
-    return dataset.batch(batch_size).to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    )
-
-
 def validation(config) -> list[dict]:
     del config
-    pairs = [Noise(99).map(index) for index in range(2)]
-    to_uint8 = {k: (255 * pairs[0][k]).astype(np.uint8) for k in ("lq", "gt")}
-    return [{"name": "noise", **to_uint8}]
+    pair = Noise(99).map(0)
+    to_uint8 = {k: (255 * pair[k]).astype(np.uint8) for k in ("lq", "gt")}
+    return CLIPS * [{"name": "noise", **to_uint8}]
 
 
 def flow_params() -> dict:
@@ -142,7 +125,7 @@ def installed(*, data: bool = True) -> Iterator[None]:
         stack.enter_context(mock.patch.dict(models.MODELS, {"standin": Net}))
         stack.enter_context(mock.patch.object(loading, "spynet_params", flow_params))
         if data:
-            stack.enter_context(mock.patch.object(pipeline, "train", train))
+            stack.enter_context(mock.patch.object(pipeline, "train", noise.train))
             stack.enter_context(mock.patch.object(pipeline, "validation", validation))
         yield
 
@@ -163,38 +146,85 @@ def cached_programs(folder: Path) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def signalled(number: signal.Signals, *, after: int) -> Iterator[None]:
-    """Sends this process a signal when `after` steps have been read back."""
-    steps = iter(range(1, after + 1))
+def after_step(number: int, action: Callable[[], Any]) -> Iterator[None]:
+    """Calls `action` when so many steps of this process have been read back."""
+    steps = iter(range(1, number + 1))
     advance = logs.Logs.advance
 
-    def signalling(self: logs.Logs, loss: float, psnr: float) -> None:
+    def acting(self: logs.Logs, loss: float, psnr: float) -> None:
         advance(self, loss, psnr)
-        if next(steps, None) == after:
-            os.kill(os.getpid(), number)
+        if next(steps, None) == number:
+            action()
 
-    with mock.patch.object(logs.Logs, "advance", signalling):
+    with mock.patch.object(logs.Logs, "advance", acting):
         yield
+
+
+def signalled(number: signal.Signals, *, after: int) -> contextlib.AbstractContextManager:
+    """Sends this process a signal when `after` steps have been read back."""
+    return after_step(after, lambda: os.kill(os.getpid(), number))
+
+
+_RULES: list[Callable[[str, str], None]] = []  # what the one audit hook asks
+
+
+@functools.cache
+def _listen() -> None:
+    """Adds the hook, once and for good: it cannot be removed."""
+
+    def hook(event: str, args: tuple) -> None:
+        for rule in list(_RULES) if args else ():
+            rule(event, str(args[0]))
+
+    sys.addaudithook(hook)
+
+
+@contextlib.contextmanager
+def at(where: str, action: Callable[[], Any], *, times: int = 1) -> Iterator[None]:
+    """Calls `action` before this process does "EVENT PATTERN" in checkpoints/, the first times.
+
+    EVENT is what the interpreter tells audit hooks: "os.mkdir", "open" or "os.rename".
+    """
+    wanted, pattern = where.split()
+    left = times
+
+    def rule(event: str, path: str) -> None:
+        nonlocal left
+        if left and event == wanted and fnmatch.fnmatch(path, f"*/checkpoints/{pattern}"):
+            left -= 1
+            action()
+
+    _listen()
+    _RULES.append(rule)
+    try:
+        yield
+    finally:
+        _RULES.remove(rule)
+
+
+def failing(where: str, number: int, *, times: int = 1) -> contextlib.AbstractContextManager:
+    """Lets an operation, as `at` names it, fail with an error of the system."""
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    return at(where, fail, times=times)
 
 
 @contextlib.contextmanager
 def killed(where: str) -> Iterator[None]:
-    """Kills this process after "step N", or before it does "EVENT PATTERN" in checkpoints/.
+    """Kills this process after "step N", or before what `at` describes."""
 
-    EVENT is what the interpreter tells audit hooks: "os.mkdir", "open" or "os.rename".
-    """
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
     event, pattern = where.split()
     if event == "step":
-        with signalled(signal.SIGKILL, after=int(pattern)):
+        with after_step(int(pattern), kill):
             yield
-        return
-
-    def hook(name: str, args: tuple) -> None:
-        if name == event and fnmatch.fnmatch(str(args[0]), f"*/checkpoints/{pattern}"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)  # for good: it cannot be removed
-    yield
+    else:
+        with at(where, kill):
+            yield
 
 
 def run_and_die(workdir: str, values: dict, cache: str, where: str, data: bool = True) -> None:
@@ -204,15 +234,14 @@ def run_and_die(workdir: str, values: dict, cache: str, where: str, data: bool =
         training.run(ConfigDict(values), workdir)
 
 
-def run_on_host(index: int, address: str, workdir: str, values: dict, stop_after: int) -> None:
-    """Trains as one of two hosts, in a process of its own; stop_after: a SIGTERM, 0 for none."""
+def run_and_send_twice(workdir: str, values: dict, cache: str, number: int) -> None:
+    """Trains until step 4, and gets a signal there twice or more; for a process of its own."""
+
+    def twice() -> None:
+        for _ in range(30):  # where all is busy, two may be heard at once and count as one
+            os.kill(os.getpid(), number)
+            time.sleep(2 * ONCE)
+
     jax.config.update("jax_default_matmul_precision", "float32")
-    # A busy machine may keep one of them waiting for long.
-    patient = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=1000)
-    with mock.patch.object(jax.distributed, "initialize", patient):
-        parallel.join_hosts(coordinator=address, num_processes=2, process_id=index)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(installed())
-        if stop_after:
-            stack.enter_context(signalled(signal.SIGTERM, after=stop_after))
+    with cached_programs(Path(cache)), installed(), after_step(4, twice):
         training.run(ConfigDict(values), workdir)

@@ -36,5 +36,5 @@ def processes():
         patch.setenv(
             "PYTHONPATH", os.pathsep.join(map(str, folders))
         )  # pytest's are not the server's
-        context.set_forkserver_preload(["helpers.standin"])
+        context.set_forkserver_preload(["helpers.command"])
         yield context.Process

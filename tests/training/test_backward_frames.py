@@ -9,7 +9,7 @@ from helpers import toy
 from rvrt_jax import models, parallel
 from rvrt_jax.data.options import DataOptions
 from rvrt_jax.errors import UserError
-from rvrt_jax.models import basicvsr, rvrt
+from rvrt_jax.models import basicvsr, guided_attention, rvrt
 from rvrt_jax.models.layers import from_clips, to_clips
 from rvrt_jax.training import checks, losses, optim, state, step
 from rvrt_jax.training.settings import Settings
@@ -105,8 +105,8 @@ def rvrt_by_loops(model, params):
     network = ByTime(model, params, count - LAST // n)
     to_next, to_previous = flows_of(by_frame, jnp.moveaxis(VIDEO, 1, 0))
     guidance = {
-        "backward": rvrt.clip_guidance(jnp.stack(to_next[::-1]), n),
-        "forward": rvrt.clip_guidance(jnp.stack(to_previous), n),
+        "backward": guided_attention.clip_guidance(jnp.stack(to_next[::-1]), n),
+        "forward": guided_attention.clip_guidance(jnp.stack(to_previous), n),
     }
     features = [[network(k, lambda net, k=k: net._shallow(clips[k])) for k in range(count)]]
     for name in rvrt.BRANCHES:
@@ -191,3 +191,24 @@ def test_the_loss_is_of_the_last_frames_alone(monkeypatch):
 def test_frames_that_cannot_be_are_refused(frames, model, message):
     with pytest.raises(UserError, match=message):
         checks.check_backward(frames, DataOptions(num_frames=6), model)
+
+
+def test_memory_does_not_grow_with_the_clip_as_that_of_a_whole_gradient(monkeypatch):
+    """By the compiled steps' memory, from four frames to sixteen of which two are learnt from."""
+    monkeypatch.setattr(basicvsr, "SpyNet", toy.PlainFlow)
+    model = models.build("basicvsr", **FIELDS["basicvsr"])
+    groups = optim.learning_groups(Settings(steps=2, flow_freeze_steps=0), model.parameter_groups())
+    params = jax.jit(lambda: state.draw(model, 0))()
+    current = state.create(params, optim.adam(groups), ema=False)
+
+    def temporary(frames, last):
+        settings = Settings(steps=2, backward_frames=last, flow_freeze_steps=0)
+        train = step.programs(settings, model, groups)(frozenset())
+        batch = {"lq": (1, frames, 8, 8, 3), "gt": (1, frames, 32, 32, 3)}
+        batch = {name: np.zeros(shape, np.float32) for name, shape in batch.items()}
+        program = train.lower(current, parallel.split(batch)).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    whole, last = (temporary(16, n) - temporary(4, n) for n in (0, LAST))
+    # Five times less when written; results of all frames are kept, as the branches need them.
+    assert last < whole / 3

@@ -46,6 +46,7 @@ def config(name, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.chdir(RUNS)  # the runs name their clips by a path from there
     recipe = importlib.import_module(f"configs.{name}_tiny").get_config()
+    recipe.data.update(validation_names=(), validation_frames=0, validation_size=0)  # as then
     recipe.update(json.loads((RUNS / f"{name}.json").read_text()))
     return recipe
 

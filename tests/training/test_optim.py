@@ -36,6 +36,17 @@ def test_warm_up_climbs_linearly():
     np.testing.assert_allclose(ratios, [0.2, 0.4, 0.6, 0.8, 1, 1, 1], rtol=1e-6)
 
 
+def test_a_warm_up_before_restarts_is_that_of_one_cosine_and_comes_once():
+    single = optim.cosine(peak=1.0, floor=0.0, steps=10, warmup_steps=4)
+    options = {"peak": 1.0, "floor": 0.0, "periods": (10, 20), "weights": (1.0, 0.5)}
+    warm = optim.cosine_restarts(**options, warmup_steps=4)
+    plain = optim.cosine_restarts(**options)
+    for step in range(11):
+        assert float(warm(step)) == pytest.approx(float(single(step)), abs=1e-7)
+    for step in range(11, 31):
+        assert float(warm(step)) == float(plain(step))
+
+
 def _params():
     return {
         "spynet": {"level_0": {"kernel": jnp.full((3,), 2.0)}},

@@ -12,9 +12,9 @@ from helpers import archives, toy
 from rvrt_jax import models
 from rvrt_jax.data.prepare import tfds_builder
 from rvrt_jax.media import images
-from rvrt_jax.training import checks
+from rvrt_jax.training import checks, state
 from rvrt_jax.training import loop as training
-from rvrt_jax.training.settings import GROUP_OPTIONS
+from rvrt_jax.training.settings import GROUP_OPTIONS, Settings
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {  # and the sets they need
@@ -184,8 +184,26 @@ def test_every_recipe_of_plain_pairs_runs_at_full_size(name, tmp_path, monkeypat
     assert list((tmp_path / "run/checkpoints").glob("2"))
 
 
+def test_weights_that_a_start_needs_are_known_before_it():
+    first = {"name": "rvrt", "denoise_first": True}
+    for options, network, expected in (
+        ({}, {"name": "rvrt"}, []),
+        ({}, first, ["ffdnet_color"]),
+        ({"init_from": "run"}, first, ["run"]),
+        ({"init_from": "run", "init_partial": True}, first, ["run", "ffdnet_color"]),
+    ):
+        assert state.starts_from(Settings(**options), network) == expected
+
+
 @pytest.mark.parametrize(
-    "name", ["rvrt_small", "rvrt_small:gpu", "rvrt_denoise_small", "rvrt_deblur_small"]
+    "name",
+    [
+        "rvrt_small",
+        "rvrt_small:longer",
+        "rvrt_small:gpu",
+        "rvrt_denoise_small",
+        "rvrt_deblur_small",
+    ],
 )
 def test_small_recipes_fit_their_networks_and_hold_clips_out(name, monkeypatch):
     """They train on downloads of hundreds of megabytes, so here only what is checked before."""

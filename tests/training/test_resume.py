@@ -1,9 +1,7 @@
-"""Runs that are killed, or move to other hosts, end as one that was never stopped."""
+"""Runs that are killed end as one that was never stopped."""
 
 import importlib
-import shutil
 import signal
-import socket
 from pathlib import Path
 
 import cv2
@@ -110,41 +108,3 @@ def test_a_killed_fine_tuning_on_a_folder_of_images_ends_with_the_same_bits(
         for name in ("killed", "straight")
     ]
     assert losses[0] == losses[1] and len(set(losses[0])) == 6
-
-
-def _two_hosts(processes, workdir: Path, *, stop_after: int = 0) -> list[int | None]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    values = standin.config().to_dict()
-    # Only one of the hosts is asked to stop.
-    arguments = [(i, address, str(workdir), values, i and stop_after) for i in range(2)]
-    return _exit_codes([processes(target=standin.run_on_host, args=a) for a in arguments])
-
-
-def test_two_hosts_train_stop_and_resume_as_one_does(tmp_path, straight, processes):
-    hosts, one = tmp_path / "hosts", tmp_path / "one"
-    assert _two_hosts(processes, hosts, stop_after=4) == [0, 0]
-    (stopped,) = (int(p.name) for p in (hosts / "checkpoints").iterdir() if p.name != "3")
-    assert 4 < stopped < STEPS
-    shutil.copytree(hosts, one)
-
-    assert _two_hosts(processes, hosts) == [0, 0]
-    run(one)  # the same global batch on another number of hosts
-    expected = final(straight)
-    for workdir in (hosts, one):
-        result = final(workdir)
-        for name in ("params", "ema", "opt_state"):
-            # Sums in another order; the batch's order differs too.
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
-                getattr(result, name),
-                getattr(expected, name),
-            )
-        lines = log_lines(workdir)
-        assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
-        scores, true = (
-            [line["validation"]["psnr_rgb"] for line in each if "validation" in line]
-            for each in (lines, log_lines(straight))
-        )
-        assert scores == pytest.approx(true, abs=0.01)

@@ -38,11 +38,6 @@ def groups(name):
         ("edvr", {"flow_lr_multiplier": 1.0}, "flow_lr_multiplier has no effect"),
         ("edvr_wotsa", {"tsa_only_steps": 0}, "tsa_only_steps has no effect"),
         ("predeblur", {"dcn_lr_multiplier": 1.0}, "dcn_lr_multiplier has no effect"),
-        (
-            "edvr",
-            {"warmup_steps": 5, "steps": 3, "lr_periods": [3], "lr_weights": [1.0]},
-            "warmup_steps=5 has no effect with config.lr_periods",
-        ),
         ("rvrt", {"lr_weights": [1.0]}, "lr_weights=.* has no effect without config.lr_periods"),
         ("rvrt", {"lr_period": [1]}, "no option lr_period; there are .*'lr_periods'"),
         ("rvrt", {"loss_reduction": "max"}, "loss_reduction='max'; it must be one of"),

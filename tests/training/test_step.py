@@ -1,7 +1,9 @@
 """One training step: loss, freezing, averages, skipping, and several devices."""
 
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +14,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers import standin, steps, toy
+from helpers.runs import run
 from helpers.steps import BATCH
 
 from rvrt_jax import models, parallel
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import layers, rvrt
-from rvrt_jax.training import losses, optim, state, step
+from rvrt_jax.training import loop, losses, optim, state, step
 from rvrt_jax.training.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("program_cache")
@@ -192,6 +195,44 @@ def test_a_pod_larger_than_the_batch_is_told_what_to_set(monkeypatch):
         parallel.check_batch(8)
 
 
+ADVICE = re.compile(r"--config\.(\w+)=(\d+)")
+
+
+@pytest.mark.parametrize("devices", [3, 8, 12, 32])
+def test_the_advice_about_a_batch_works(devices, monkeypatch):
+    """Every one that is given, taken alone with what was passed before."""
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    given = 0
+    for size, scale, accumulate in itertools.product((1, 8, 12, 32), (1, 2, 3, 4), (1, 2, 3, 8)):
+        passed = {"batch_size": size, "batch_scale": scale, "accumulate": accumulate}
+        try:
+            parallel.check_batch(**passed)
+            assert size * scale % (devices * accumulate) == 0
+        except UserError as error:
+            advice = ADVICE.findall(str(error))
+            assert advice
+            for option, value in advice:
+                assert passed[option] != int(value)
+                parallel.check_batch(**{**passed, option: int(value)})
+                given += 1
+    assert given > 10
+
+
+def test_the_advice_about_a_batch_is_for_what_the_recipe_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 32)
+    passed = {"batch_size": 8, "batch_scale": 2}
+    with pytest.raises(UserError) as raised:
+        run(tmp_path, **passed)
+    assert "batch_size=8 x config.batch_scale=2 does not divide over 32 dev" in str(raised.value)
+    advice = ADVICE.findall(str(raised.value))
+    assert advice == [("batch_size", "16"), ("batch_scale", "4")]
+    for option, value in advice:
+        config = standin.config(**{**passed, option: int(value)})
+        with standin.installed():
+            recipe, *_ = loop._prepare(config, tmp_path / "run")
+        assert recipe.settings.batch_size == 32
+
+
 def test_computing_in_bfloat16_leaves_the_state_in_float32_and_the_step_nearly_as_it_was():
     params = steps.params()
 
@@ -290,7 +331,7 @@ def test_a_training_step_of_rvrt_reports_flow_and_offsets_of_every_clip(monkeypa
     ],
 )
 def test_a_cluster_that_cannot_be_joined_is_refused(given, message, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("DEADLINE_EXCEEDED\nand where")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)

@@ -121,7 +121,7 @@ INPUTS = {  # set, how LQ comes about, scale, frames the network sees, reversal,
     "rvrt_sr_vimeo_bd": ("vimeo", "blur_down", 4, 14, 0.5, "held_out"),
     "rvrt_deblur_dvd": ("dvd", "given", 1, 16, 0.0, "held_out"),
     "rvrt_deblur_gopro": ("gopro", "given", 1, 16, 0.0, "held_out"),
-    "rvrt_denoise": ("davis", "noise", 1, 16, 0.0, "bundled"),
+    "rvrt_denoise": ("davis", "noise", 1, 16, 0.0, "held_out"),
 }
 
 
