@@ -1,7 +1,6 @@
 """`rvrt restore INPUT... OUTPUT`: restores videos, folders of images, or folders of either."""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import click
 
 from rvrt_jax.errors import UserError, exit_code, stopped_by_sigterm
+from rvrt_jax.weights import catalogue
 
 DEFAULT = "edvr_tiny"
-MODELS = json.loads((Path(__file__).parents[1] / "assets/models.json").read_text())
 
 
 _OPTIONS = [
@@ -80,7 +79,7 @@ class _Restore(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Models"):
-            formatter.write_dl(list(MODELS.items()))
+            formatter.write_dl(list(catalogue.MODELS.items()))
 
 
 def _with_options(command: Any) -> Any:

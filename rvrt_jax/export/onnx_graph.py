@@ -116,7 +116,9 @@ class Graph:
         results = self.operators[name](self, eqn, *inputs)
         return [results] if isinstance(results, str | np.ndarray) else list(results)
 
-    def subgraph(self, name: str, inputs: list[onnx.ValueInfoProto], avals, make: Callable):
+    def subgraph(
+        self, name: str, inputs: list[onnx.ValueInfoProto], avals: Sequence[Any], make: Callable
+    ) -> onnx.GraphProto:
         """Makes a graph inside this one. make(): adds its nodes and returns its results."""
         outer, self.nodes = self.nodes, []
         results = [self.emit("Identity", value) for value in make()]
@@ -182,12 +184,12 @@ class Graph:
         )
 
 
-def value_info(name: str, aval) -> onnx.ValueInfoProto:
+def value_info(name: str, aval: Any) -> onnx.ValueInfoProto:
     """Returns the name, type and shape of an input or output."""
     return helper.make_tensor_value_info(name, onnx_type(aval.dtype), aval.shape)
 
 
-def onnx_type(dtype) -> int:
+def onnx_type(dtype: Any) -> int:
     """Returns ONNX's number of a type. Raises UserError for one that networks here never have."""
     if str(dtype) not in TYPES:
         raise UserError(f"{dtype} cannot be written as ONNX here; build the network in float32.")

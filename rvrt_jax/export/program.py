@@ -28,6 +28,7 @@ import safetensors.numpy
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import replacing
 from rvrt_jax.models.contract import Network, Size, in_channels, slides
+from rvrt_jax.ops.window_attention import plain_only
 from rvrt_jax.weights import mapping
 from rvrt_jax.weights.load import Loaded, config
 
@@ -137,9 +138,11 @@ def write(path: str | os.PathLike, fixed: Fixed, platforms: Sequence[str]) -> No
     shapes = {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in weights.items()}
     header = {"format": FORMAT, "jax": jax.__version__, "platforms": list(platforms)}
     header |= fixed.header()
-    exported = jax.export.export(jax.jit(fixed.__call__), platforms=platforms)(shapes, fixed.input)
+    with plain_only():  # cuDNN's kernels are not among what later versions of JAX promise to run
+        program = jax.export.export(jax.jit(fixed.__call__), platforms=platforms)
+        exported = program(shapes, fixed.input)
     try:
-        program = exported.serialize()
+        serialised = exported.serialize()
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed, which jax.export writes files with; "
@@ -147,7 +150,7 @@ def write(path: str | os.PathLike, fixed: Fixed, platforms: Sequence[str]) -> No
         ) from error
     members = {
         "header.json": json.dumps(header, indent=2).encode(),
-        "program.stablehlo": bytes(program),
+        "program.stablehlo": bytes(serialised),
         "weights.safetensors": safetensors.numpy.save(weights),
         "__main__.py": Path(__file__).with_name("loader.py").read_bytes(),
     }

@@ -268,7 +268,7 @@ def _smaller(
     failed = max(estimate.device_bytes, plan.device_bytes)
     budget = dataclasses.replace(budget, device=min(budget.device, failed * 2 // 3))
     fitted = settings.without_unused(model).checked(model)
-    time = plan.tile[0] if keep_time else None
+    time = plan.tile[0] if keep_time and model.window is None else None  # windows cut nothing
     smaller = plan_tiles(model, params, size, fitted, budget=budget, time=time)
     print(f"{name}: {smaller}", file=sys.stderr)
     return smaller

@@ -200,6 +200,7 @@ class _Sink:
         self._originals = originals
         self._queue: queue.Queue = queue.Queue(FINISHED_AHEAD)
         self._error: BaseException | None = None
+        self._only_store = False
         self._thread = threading.Thread(target=self._run, daemon=True)  # as `_Reader`'s
 
     def __enter__(self) -> "_Sink":
@@ -208,8 +209,9 @@ class _Sink:
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         if self._thread.is_alive():
-            if kind is not None:
-                self._drop_waiting()
+            # What the device has finished before an error is not computed again: it is stored, and
+            # a run that goes on writes it.
+            self._only_store = kind is not None
             self._queue.put(None)
             self._thread.join()
 
@@ -276,10 +278,14 @@ class _Sink:
 
     def _write(self, start: int, stop: int, frames: Any, small: np.ndarray | None) -> None:
         if frames is None:
+            if self._only_store:
+                return
             assert self._journal is not None
             frames = self._journal.read(start, stop)
         elif self._journal is not None:
             self._journal.write(start, stop, frames)
+        if self._only_store:
+            return
         for index, frame in enumerate(frames):
             self._writer.write(frame)
             if self._originals is not None and self._work.watcher is not None:

@@ -28,6 +28,7 @@ SIDES = (1024, 768, 512, 384, 256, 192, 160, 128, 96, 64, 48, 32)
 # some work, each is charged as if it had so many frames more.
 CUT_PRICE = 8
 MOST_TILES_AT_ONCE = 8
+WINDOWS_AT_ONCE = (8, 4, 2)  # what is tried, where more than one pays
 _UNLIMITED = 2**60  # cgroup v1 writes a number near 2**63 where there is no limit
 
 
@@ -114,7 +115,10 @@ def plan_tiles(
             budget = dataclasses.replace(budget, device=plan.device_bytes * 3 // 4)
             continue
         if measured.fits(budget):
-            return _with_batch(model, params, measured, size, budget)
+            if budget.shared:
+                return measured  # a processor computes no faster for having more at once
+            grow = _with_batch if model.window is None else _with_windows
+            return grow(model, params, measured, size, budget)
         # The estimate grows, so that this plan is not chosen again.
         correction *= max(1.02, measured.device_bytes / plan.device_bytes)
 
@@ -130,8 +134,8 @@ def _with_batch(model: Network, params: Params, plan: Plan, size: Size, budget: 
     """Returns the plan with as many tiles at once as fit on an accelerator."""
     axes = zip(size[1:], plan.tile[1:], plan.overlap[1:], strict=True)
     tiles = math.prod(_count(*axis) for axis in axes)
-    if budget.shared or model.window is not None or tiles == 1:
-        return plan  # a processor computes no faster for having more at once
+    if tiles == 1:
+        return plan
     batch = min(MOST_TILES_AT_ONCE, tiles, budget.device // plan.device_bytes)
     while batch > 1:
         more = dataclasses.replace(plan, batch=batch)
@@ -142,6 +146,20 @@ def _with_batch(model: Network, params: Params, plan: Plan, size: Size, budget: 
         if more is not None and more.fits(budget):
             return more
         batch //= 2
+    return plan
+
+
+def _with_windows(model: Network, params: Params, plan: Plan, size: Size, budget: Budget) -> Plan:
+    """Returns the plan with as many windows at once as fit on an accelerator."""
+    for count in WINDOWS_AT_ONCE:
+        if plan.tile[0] < count <= size[0]:
+            more = plan_tile(model, (count, *plan.tile[1:]), plan.overlap, size)
+            try:
+                more = _measured(model, params, more, size)
+            except programs.OutOfMemory:
+                continue
+            if more.fits(budget):
+                return more
     return plan
 
 

@@ -134,14 +134,20 @@ def memory_needed(model: Network, params: Params, call: Size, *, batch: int = 1)
 def _window_memory(model: Network, params: Params, call: Size) -> int:
     """Does what `memory_needed` does for the larger half of a network with a window.
 
-    The features of the windows, which stay on the device, count among the arguments.
+    To fusing, the features of its windows count among the arguments. While new frames are looked
+    at, the device keeps those of the frames before, and cuts the new ones from the result.
     """
     batch, h, w = call
     frame, middle = (jax.ShapeDtypeStruct((n, h, w, 3), np.float32) for n in (1, batch))
     pyramid = jax.eval_shape(functools.partial(features, model), params, frame)
-    pyramids = [[pyramid] * batch] * (model.window or 1)
-    programs = features.lower(model, params, frame), fuse.lower(model, params, pyramids, middle)
-    return max(_bytes(program.compile()) for program in programs)
+    window = model.window or 1
+    pyramids = [[pyramid] * batch] * window
+    looking = features.lower(model, params, middle).compile()
+    fusing = fuse.lower(model, params, pyramids, middle).compile()
+    kept = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pyramid))
+    image = 4 * 3 * h * w
+    beside = (window - 1) * (kept + image) + batch * kept
+    return max(_bytes(looking) + beside, _bytes(fusing))
 
 
 def _bytes(program: Any) -> int:

@@ -8,6 +8,7 @@ which frames stand in (`frame_indices`), as published.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -91,7 +92,7 @@ class Slider:
     """
 
     def __init__(self, model: Network, params: Params, batch: int) -> None:
-        """batch: the windows that go through the network at once."""
+        """batch: the windows, and the new frames, that go through the network at once."""
         self._model, self._params, self._batch = model, params, batch
         self._kept: dict[int, tuple[Any, Array]] = {}
         # For each thing the network says of itself (as mutable="diagnostics"), a value a call.
@@ -109,9 +110,9 @@ class Slider:
         oldest = min(index for each in indices for index in each)
         for old in [index for index in kept if index < oldest]:
             del kept[old]
-        for index in sorted({index for each in indices for index in each} - kept.keys()):
-            image = frame(index)
-            kept[index] = programs.features(self._model, self._params, image[None]), image
+        new = sorted({index for each in indices for index in each} - kept.keys())
+        for start in range(0, len(new), self._batch):
+            self._look_at(new[start : start + self._batch], frame)
         middle = jnp.stack([kept[each[self._model.centre]][1] for each in indices])
         window = self._model.window or 1
         pyramids = [[kept[each[place]][0] for each in indices] for place in range(window)]
@@ -119,6 +120,14 @@ class Slider:
         for name, value in diagnostics.items():
             self.diagnostics.setdefault(name, []).append(value)
         return out[:count]
+
+    def _look_at(self, new: list[int], frame: Callable[[int], Array]) -> None:
+        """Computes the features of up to `batch` frames at once."""
+        images = [frame(index) for index in new]
+        filled = jnp.stack(images + images[-1:] * (self._batch - len(new)))  # as `run` does
+        found = programs.features(self._model, self._params, filled)
+        for i, (index, image) in enumerate(zip(new, images, strict=True)):
+            self._kept[index] = jax.tree.map(lambda x, i=i: x[i : i + 1], found), image
 
     def forget(self) -> None:
         """Lets go of all features."""

@@ -20,7 +20,8 @@ LOCAL = "127.0.0.1"
 def run(limits: job.Limits, *, host: str, port: int) -> None:
     """Serves the page until it is interrupted; removes all files in the end.
 
-    Raises UserError if gradio is not installed, or the port is taken.
+    port: 0 takes a free one. Raises UserError if gradio is not installed, the port is taken, or the
+    machine is too busy to start.
     """
     try:
         from rvrt_jax.web import page
@@ -29,20 +30,28 @@ def run(limits: job.Limits, *, host: str, port: int) -> None:
             f"{error.name} is not installed; run: pip install 'rvrt_jax[web]'"
         ) from error
     try:
-        socket.create_server((host, port)).close()
+        with socket.create_server((host, port)) as free:
+            port = free.getsockname()[1]
     except OSError as error:
         raise UserError(
             f"{host}:{port} cannot be opened ({error}). Pass another --port."
         ) from error
     with tempfile.TemporaryDirectory(prefix="rvrt_jax_web_") as folder:
-        opened = page.serve(Path(folder), limits, host=host, port=port)
+        files = job.Files(Path(folder))
+        try:
+            opened = page.serve(files, limits, host=host, port=port)
+        except OSError as error:  # gradio takes a server that is slow to start for a taken port
+            raise UserError(
+                f"the page did not start at {host}:{port} within gradio's 5 seconds: the machine "
+                "is busy, or the port was taken just now. Run it again, or pass another --port."
+            ) from error
         print(f"open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
         if host != LOCAL:
             print("everyone who reaches this address can use it: there is no login", flush=True)
         try:
             while True:
                 time.sleep(min(60, limits.kept_seconds / 2))
-                job.clean(Path(folder), older_than=limits.kept_seconds)
+                files.clean(older_than=limits.kept_seconds)
         except KeyboardInterrupt:
             opened.close()
 
@@ -54,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="rvrt web", description="Open a page in the browser that restores films."
     )
     parser.add_argument("--host", default=LOCAL, help=f"address to listen at ({LOCAL})")
-    parser.add_argument("--port", type=int, default=7860, help="(7860)")
+    parser.add_argument("--port", type=int, default=7860, help="(7860); 0: a free one")
     parser.add_argument(
         "--frames", type=int, default=limits.frames, help=f"restored at once ({limits.frames})"
     )

@@ -6,7 +6,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -61,13 +61,13 @@ class Result:
 
 def model_names() -> list[str]:
     """Returns the weights that are packaged or were fetched, the packaged ones first."""
-    packaged = sorted(path.stem for path in catalogue.ASSETS.glob("*.safetensors"))
+    packaged = catalogue.packaged()
     fetched = [
         name
         for name, weight in catalogue.WEIGHTS.items()
         if (cache_dir() / weight.target).is_file()
     ]
-    return [name for name in [*packaged, *fetched] if not name.startswith("spynet")]
+    return [name for name in [*packaged, *fetched] if name in catalogue.MODELS]
 
 
 @functools.lru_cache(maxsize=MODELS_KEPT)
@@ -119,6 +119,8 @@ def _gathered(files: Sequence[str], folder: Path) -> Path:
     if not files:
         raise UserError("there is no file yet. Drop a video or images first.")
     for file in map(Path, files):
+        if not file.is_file():
+            raise UserError(f"{file.name} waited too long and was removed. Drop it once more.")
         if not (is_video(file) or is_image(file)):
             raise UserError(f"{file.name} is neither a video nor an image that is read here.")
     videos = [file for file in files if is_video(file)]
@@ -182,15 +184,41 @@ class _Watcher:
         return first, second
 
 
-def clean(root: Path, *, older_than: float) -> None:
-    """Removes files below `root` that are older than so many seconds, and empty folders."""
-    limit = time.time() - older_than
-    for folder, _, files in os.walk(root, topdown=False):
-        for name in files:
-            path = Path(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # another request removed it
-                if path.lstat().st_mtime < limit:
-                    path.unlink()
-        if folder != str(root) and os.stat(folder).st_mtime < limit:
-            with contextlib.suppress(OSError):  # not empty
-                os.rmdir(folder)
+class Files:
+    """The files of all jobs below one folder, which `clean` removes when they are old."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._used: frozenset[Path] = frozenset()
+
+    @contextlib.contextmanager
+    def in_use(self, *paths: str | os.PathLike) -> Iterator[None]:
+        """Keeps files, and all that is in folders; their age counts from the end."""
+        used = frozenset(Path(path).absolute() for path in paths)
+        self._used = self._used | used  # not in place: `clean` may be looking
+        try:
+            yield
+        finally:
+            for path in used:
+                for file in (path, *path.rglob("*")):
+                    with contextlib.suppress(FileNotFoundError):  # a damaged upload's link
+                        os.utime(file, follow_symlinks=False)
+            self._used = self._used - used
+
+    def clean(self, *, older_than: float) -> None:
+        """Removes files that are older than so many seconds, and empty folders."""
+        limit = time.time() - older_than
+        for folder, _, files in os.walk(self.root, topdown=False):
+            for name in files:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # another request removed it
+                    if path.lstat().st_mtime < limit and not self._is_used(path):
+                        path.unlink()
+            if folder != str(self.root):
+                with contextlib.suppress(OSError):  # gone, or not empty
+                    if os.stat(folder).st_mtime < limit and not self._is_used(Path(folder)):
+                        os.rmdir(folder)
+
+    def _is_used(self, path: Path) -> bool:
+        path = path.absolute()
+        return any(path.is_relative_to(used) for used in self._used)

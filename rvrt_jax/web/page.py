@@ -2,7 +2,6 @@
 
 import os
 import secrets
-from pathlib import Path
 
 import gradio as gr
 from gradio.themes import Default
@@ -15,22 +14,23 @@ SIZES = {"as the model gives it": None, "twice the input": "2", "as the input": 
 FONTS = ("system-ui", "sans-serif")  # none from the network
 
 
-def build(root: Path, limits: job.Limits) -> gr.Blocks:
-    """Makes the page. root: where the files of jobs lie."""
+def build(kept: job.Files, limits: job.Limits) -> gr.Blocks:
+    """Makes the page. kept: where the files of jobs lie."""
 
     def restore(files, model, sigma, start, frames, size, progress=gr.Progress()):  # noqa: B008
-        folder = root / "jobs" / secrets.token_hex(16)
+        folder = kept.root / "jobs" / secrets.token_hex(16)
         folder.mkdir(parents=True)
+        files = files or []
         count = limits.frames if frames is None else int(frames)
-        request = job.Request(files or [], model, sigma, start or 0, count, SIZES[size])
+        request = job.Request(files, model, sigma, start or 0, count, SIZES[size])
         progress(0, desc="reading")
+
+        def show(done, total):
+            progress((done, total), desc="restoring", unit="frames")
+
         try:
-            result = job.run(
-                request,
-                folder,
-                limits,
-                lambda done, total: progress((done, total), desc="restoring", unit="frames"),
-            )
+            with kept.in_use(folder, *files):
+                result = job.run(request, folder, limits, show)
         except (UserError, OSError) as error:
             raise gr.Error(str(error), duration=None) from error
         if result.frames < result.of:
@@ -90,10 +90,10 @@ def build(root: Path, limits: job.Limits) -> gr.Blocks:
     return page
 
 
-def serve(root: Path, limits: job.Limits, *, host: str, port: int) -> gr.Blocks:
+def serve(kept: job.Files, limits: job.Limits, *, host: str, port: int) -> gr.Blocks:
     """Opens the page for requests, one job at a time; returns at once."""
-    os.environ["GRADIO_TEMP_DIR"] = str(root / "files")
-    page = build(root, limits)
+    os.environ["GRADIO_TEMP_DIR"] = str(kept.root / "files")
+    page = build(kept, limits)
     page.queue(default_concurrency_limit=1, max_size=WAITING)
     page.launch(
         server_name=host,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from helpers.toy import PARAMS, Toy
 from jax.experimental.compilation_cache import compilation_cache
 
-from rvrt_jax import command_line
+from rvrt_jax import command_line, demo
 from rvrt_jax.cli import rvrt
 from rvrt_jax.media.frames import open_writer
 from rvrt_jax.web import __main__ as web
@@ -123,7 +123,11 @@ def test_training_and_evaluation_take_the_option(command, tmp_path):
     assert (tmp_path / "programs").is_dir() and not (tmp_path / "user").exists()
 
 
-def test_the_page_takes_the_option(tmp_path, monkeypatch):
-    monkeypatch.setattr(web, "run", lambda *_, **__: None)
-    assert web.main(["--compile_cache", str(tmp_path / "programs")]) == 0
+@pytest.mark.parametrize("program", [web, demo], ids=["web", "demo"])
+def test_the_page_and_the_demo_take_the_option(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "run", lambda *_, **__: None)
+    assert program.main([]) == 0
+    assert kept_in() == str(tmp_path / "user/programs")
+    jax.config.update("jax_compilation_cache_dir", None)
+    assert program.main(["--compile_cache", str(tmp_path / "programs")]) == 0
     assert kept_in() == str(tmp_path / "programs")

@@ -19,7 +19,7 @@ from helpers import films
 from helpers.toy import PARAMS, Slide, Toy
 
 from rvrt_jax.cli import rvrt
-from rvrt_jax.cli.restore import DEFAULT, MODELS
+from rvrt_jax.cli.restore import DEFAULT
 from rvrt_jax.evaluation import preview
 from rvrt_jax.media.frames import open_frames, open_writer
 from rvrt_jax.media.y4m import Y4mReader, Y4mWriter
@@ -88,13 +88,13 @@ def test_a_film_with_sound_and_no_other_word(run, tmp_path):
 def test_the_help_lists_all_models_of_the_catalogue():
     result = CliRunner().invoke(rvrt, ["restore", "--help"])
     assert result.exit_code == 0
-    assert MODELS.keys() == {*catalogue.WEIGHTS, *catalogue.packaged()} - {
+    assert catalogue.MODELS.keys() == {*catalogue.WEIGHTS, *catalogue.packaged()} - {
         "spynet",
         "spynet_sintel",
         "lpips_alex",
         "lpips_vgg",
     }
-    assert all(name in result.output for name in MODELS)
+    assert all(name in result.output for name in catalogue.MODELS)
     overview = CliRunner().invoke(rvrt, ["--help"]).output
     assert all(name in overview for name in ("restore", "weights", "convert", "prepare"))
 

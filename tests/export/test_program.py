@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.export
@@ -13,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 from helpers.small import small
 
+import rvrt_jax
 from rvrt_jax.cli import rvrt
 from rvrt_jax.errors import UserError
+from rvrt_jax.evaluation import bundled
 from rvrt_jax.export import program
 from rvrt_jax.export.__main__ import main
 from rvrt_jax.export.write import export
@@ -39,24 +42,58 @@ print(network.header["license"])
 NOT_OURS = "rvrt_jax,flax,optax,orbax,einops,safetensors,onnx,av,cv2,PIL,absl,ml_collections,tqdm"
 
 
-@pytest.mark.parametrize("name", ["rvrt", "edvr", "basicvsr"])
-def test_it_runs_with_jax_and_numpy_alone(tmp_path, name):
-    loaded, size = small(name)
-    fixed = program.Fixed(loaded, size)
-    file, source, output = (tmp_path / n for n in ("net.rvrt", "in.npy", "out.npy"))
-    program.write(file, fixed, ("cpu", "cuda", "tpu"))
-    video = np.random.default_rng(0).random(fixed.input.shape, np.float32)
+def run_alone(file: Path, video: np.ndarray) -> tuple[np.ndarray, str]:
+    """Runs a file where only JAX and NumPy are; returns the result, and the licence it names."""
+    source, output = file.with_name("in.npy"), file.with_name("out.npy")
     np.save(source, video)
     done = subprocess.run(
         [sys.executable, "-c", RUN, file, source, output, NOT_OURS],
-        cwd=tmp_path,
+        cwd=file.parent,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == loaded.license
+    return np.load(output), done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["rvrt", "edvr", "basicvsr"])
+def test_it_runs_with_jax_and_numpy_alone(tmp_path, name):
+    loaded, size = small(name)
+    fixed = program.Fixed(loaded, size)
+    program.write(tmp_path / "net.rvrt", fixed, ("cpu", "cuda", "tpu"))
+    video = np.random.default_rng(0).random(fixed.input.shape, np.float32)
+    computed, license = run_alone(tmp_path / "net.rvrt", video)
+    assert license == loaded.license
     expected = jax.jit(loaded.model.apply)({"params": loaded.params}, video)
-    np.testing.assert_allclose(np.load(output), expected, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(computed, expected, atol=1e-6, rtol=0)
+
+
+def test_python_runs_the_file_itself(tmp_path):
+    loaded, size = small("basicvsr")
+    fixed = program.Fixed(loaded, size)
+    program.write(tmp_path / "net.rvrt", fixed, ("cpu",))
+    video = np.random.default_rng(0).random(fixed.input.shape, np.float32)
+    np.save(tmp_path / "video.npy", video)
+    for arguments, code in ((["video.npy", "restored.npy"], 0), (["video.npy"], 1)):
+        command = [sys.executable, "net.rvrt", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+    assert done.stderr == "usage: python net.rvrt VIDEO.npy RESTORED.npy\n"
+    expected = jax.jit(loaded.model.apply)({"params": loaded.params}, video)
+    np.testing.assert_allclose(np.load(tmp_path / "restored.npy"), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_trained_network_runs_with_jax_and_numpy_alone(tmp_path):
+    size = ["--frames=8", "--height=96", "--width=160"]
+    assert main(["rvrt_small", str(tmp_path / "net.rvrt"), *size, "--platforms=cpu,cuda,tpu"]) == 0
+    model, params = rvrt_jax.load("rvrt_small")
+    clip = bundled.clips()["dog_phone"][:8].astype(np.float32) / 255
+    video = clip.reshape(1, 8, 96, 2, 160, 2, 3).mean(axis=(3, 5))
+    computed, license = run_alone(tmp_path / "net.rvrt", video)
+    assert license == "Apache-2.0"
+    expected = jax.jit(model.apply)({"params": params}, video)
+    np.testing.assert_allclose(computed, expected, atol=1e-6, rtol=0)
 
 
 def test_the_file_says_what_is_in_it(tmp_path):

@@ -88,9 +88,16 @@ def test_restore_shows_and_writes_the_film(tmp_path):
     assert (tmp_path / "notebooks/restored.mp4").stat().st_size > 1000
 
 
-def test_a_film_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(nbclient.exceptions.CellExecutionError, match="holiday.mp4"):
-        execute("restore.ipynb", tmp_path, CLIP="holiday.mp4")
+@pytest.mark.parametrize(
+    "name, clip, message",
+    [
+        ("restore.ipynb", "holiday.mp4", "holiday.mp4 does not exist. Give a folder of images"),
+        ("explore.ipynb", ".", "holds no image"),
+    ],
+)
+def test_without_data_a_notebook_says_what_it_takes(tmp_path, name, clip, message):
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match=message):
+        execute(name, tmp_path, CLIP=clip)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.toy import Slide
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import memory
@@ -136,6 +137,16 @@ def test_accelerators_get_several_tiles_at_once(monkeypatch):
     assert plan.batch > 1 and plan.device_bytes == 1000 * plan.batch
     plan = planning.plan_tiles(Sizes(), {}, (30, 720, 1280), settings, budget=shared(4))
     assert plan.batch == 1
+
+
+@pytest.mark.parametrize(("frames", "windows"), [(9, 4), (3, 2), (1, 1)])
+def test_accelerators_get_several_windows_at_once(monkeypatch, frames, windows):
+    needed = lambda model, params, call, *, batch: 10**7 * call[0]  # noqa: E731
+    monkeypatch.setattr(programs, "memory_needed", needed)
+    gpu = planning.Budget(5 * 10**7, 10**9, shared=False)
+    settings = RestoreSettings("auto").checked(Slide())
+    plan = planning.plan_tiles(Slide(), {}, (frames, 13, 18), settings, budget=gpu)
+    assert plan.tile == (windows, 0, 0) and plan.call[0] == windows
 
 
 @pytest.mark.parametrize("version", [1, 2])

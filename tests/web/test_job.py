@@ -1,6 +1,7 @@
 """What happens to an upload, without the page."""
 
 import os
+import re
 import socket
 import sys
 import time
@@ -10,12 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.toy import PARAMS, Toy
 
 import rvrt_jax.web
 from rvrt_jax.errors import UserError
 from rvrt_jax.media.frames import open_frames
 from rvrt_jax.web import job
 from rvrt_jax.web.__main__ import main
+from rvrt_jax.weights import catalogue
+from rvrt_jax.weights.load import Loaded
 
 LIMITS = job.Limits(frames=4, pixels=64 * 64)
 
@@ -59,6 +63,20 @@ def test_the_size_can_be_chosen(tmp_path):
     with open_frames(result.output) as frames:
         assert (frames.height, frames.width) == (32, 64)
     assert cv2.imread(str(result.before)).shape == (32, 64, 3)
+
+
+def test_the_noise_level_reaches_networks_that_take_one(tmp_path, monkeypatch):
+    """The toy adds the level, out of 255, to what it gets."""
+    toy = Loaded(Toy(scale=1, takes_noise_level=True), PARAMS)
+    monkeypatch.setattr(job, "load_described", lambda name: toy)
+    monkeypatch.setattr(job, "_stages", job._stages.__wrapped__)  # keeps nothing
+    source = film(tmp_path / "grey.mp4", (40, 80))
+    assert job.takes_noise_level("edvr_tiny")
+    result = run([source], tmp_path / "job", sigma=50)
+    with open_frames(result.output) as frames:
+        np.testing.assert_allclose(frames.read_all().mean((1, 2, 3)), (90, 130), atol=6)
+    with pytest.raises(UserError, match="noise level"):
+        run([source], tmp_path / "none", sigma=None)
 
 
 def test_images_come_back_in_order_as_a_zip(tmp_path):
@@ -119,14 +137,55 @@ def test_old_files_are_removed_and_new_ones_kept(tmp_path):
     hour_ago = time.time() - 3700
     for path in (tmp_path / "jobs/a", tmp_path / "files/b"):
         os.utime(path / "film.mp4", (hour_ago, hour_ago))
-    job.clean(tmp_path, older_than=3600)
+    job.Files(tmp_path).clean(older_than=3600)
     assert [path.name for path in (tmp_path / "jobs/c").iterdir()] == ["film.mp4"]
     left = [path for path in tmp_path.rglob("film.mp4")]
     assert left == [tmp_path / "jobs/c/film.mp4"]
     for folder in (tmp_path / "jobs/a", tmp_path / "files/b"):  # removed a turn later
         os.utime(folder, (hour_ago, hour_ago))
-    job.clean(tmp_path, older_than=3600)
+    job.Files(tmp_path).clean(older_than=3600)
     assert not (tmp_path / "jobs/a").exists() and (tmp_path / "jobs/c").exists()
+
+
+def test_what_a_job_uses_is_kept_however_long_it_takes(tmp_path):
+    """An hour passes after each frame, and nobody counts from before the end."""
+    kept, uploads, folder = job.Files(tmp_path), tmp_path / "files", tmp_path / "jobs/a"
+    for path in (uploads, folder):
+        path.mkdir(parents=True)
+    paths = [str(uploads / f"{index}.png") for index in range(4)]
+    for path in paths:
+        cv2.imwrite(path, np.full((16, 32, 3), 80, np.uint8))
+
+    def an_hour_passes(*_):
+        hour_ago = time.time() - 3700
+        for path in tmp_path.rglob("*"):
+            os.utime(path, (hour_ago, hour_ago), follow_symlinks=False)
+        kept.clean(older_than=3600)
+
+    with kept.in_use(folder, *paths):
+        request = job.Request(paths, "edvr_tiny", frames=4)
+        result = job.run(request, folder, LIMITS, an_hour_passes)
+        an_hour_passes()
+    kept.clean(older_than=3600)
+    with zipfile.ZipFile(result.output) as archive:
+        assert len(archive.namelist()) == 4
+    an_hour_passes()
+    an_hour_passes()  # folders go a turn after what was in them
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_upload_that_waited_too_long_is_asked_for_again(tmp_path):
+    with pytest.raises(UserError, match="gone.mp4 waited too long.*Drop it once more"):
+        run([tmp_path / "gone.mp4"], tmp_path / "job")
+
+
+def test_only_what_restores_is_offered(tmp_path, monkeypatch):
+    monkeypatch.setenv("RVRT_JAX_CACHE", str(tmp_path))
+    for name in ("lpips_alex", "spynet_sintel", "ffdnet_color"):
+        (tmp_path / catalogue.WEIGHTS[name].target).write_bytes(b"weights")
+    assert job.model_names() == [name for name in catalogue.packaged() if name != "spynet"] + [
+        "ffdnet_color"
+    ]
 
 
 def test_the_server_removes_old_files_while_it_runs_and_all_at_its_end(monkeypatch):
@@ -137,7 +196,8 @@ def test_the_server_removes_old_files_while_it_runs_and_all_at_its_end(monkeypat
         def close(self):
             left.append(sorted(path.name for path in roots[0].iterdir()))
 
-    def serve(root, limits, **_):
+    def serve(kept, limits, **_):
+        root = kept.root
         roots.append(root)
         for name, age in (("old.mp4", 3700), ("new.mp4", 3500)):
             (root / name).write_bytes(b"film")
@@ -162,6 +222,19 @@ def test_a_taken_port_is_named(capsys):
         port = other.getsockname()[1]
         assert main(["--port", str(port)]) == 1
     assert f"127.0.0.1:{port} cannot be opened" in capsys.readouterr().err
+
+
+def test_a_machine_too_busy_to_start_is_told_from_a_taken_port(monkeypatch, capsys):
+    page = pytest.importorskip("rvrt_jax.web.page")
+
+    def serve(*_, **__):
+        raise OSError("Cannot find empty port in range: 1-1.")
+
+    monkeypatch.setattr(page, "serve", serve)
+    assert main(["--port", "0"]) == 1
+    assert re.search(
+        r"at 127.0.0.1:[1-9]\d+ within .* busy.* Run it again", capsys.readouterr().err
+    )
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch, capsys):
