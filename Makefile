@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 QUICK := tests/models/test_rvrt.py tests/models/test_edvr.py tests/models/test_basicvsr.py \
   tests/training/test_step.py tests/training/test_loop.py tests/restoration/test_restore.py
 
-.PHONY: demo test test-quick test-oldest lint types docs clean
+.PHONY: demo test test-slow test-quick test-oldest lint types docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m rvrt_jax.demo --output demo --overwrite
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
+
+# What takes minutes each: networks at full size, notebooks, the wheel, pages in Chromium.
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m slow --durations=15
 
 # With another Python: make test-quick PYTHON=python3.13 VENV=.venv/newest
 test-quick: $(VENV)/installed
@@ -42,7 +46,7 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/oldest: $(VENV)/installed
 	rm -rf $@
-	$(BIN)/pip install -q --no-deps --target $@ jax==0.10.0 jaxlib==0.10.0 flax==0.12.8
+	$(BIN)/pip install -q --no-deps --target $@ jax==0.10.1 jaxlib==0.10.1 flax==0.12.8
 	touch $@
 
 clean:

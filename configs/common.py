@@ -149,13 +149,22 @@ def small_rvrt(*, width: int = 48, window: int = 4, heads: int = 4, **fields: An
     return model("rvrt", **defaults | fields)
 
 
-def small_same_size(network: ConfigDict, data: ConfigDict, *, steps: int) -> ConfigDict:
+def small_same_size(network: ConfigDict, data: ConfigDict, **settings: Any) -> ConfigDict:
     """Returns the recipe of a small RVRT that keeps the frames' size, ours.
 
-    It starts as the identity, with features that carry the pixels: see `training.identity`.
+    It starts as the identity, with features that carry the pixels: see `training.identity`. The
+    flow network keeps its weights.
     """
-    settings = {"flow_freeze_steps": steps, "identity_start": True, "ema_decay": 0.995, "lr": 2e-4}
-    return small(network, data, batch_size=1, steps=steps, eval_every=250, test_sets=(), **settings)
+    defaults = {
+        "batch_size": 1,
+        "flow_freeze_steps": settings["steps"],
+        "identity_start": True,
+        "ema_decay": 0.995,
+        "lr": 2e-4,
+        "eval_every": 250,
+        "test_sets": (),
+    }
+    return small(network, data, **defaults | settings)
 
 
 def held_out(**options: Any) -> ConfigDict:

@@ -5,7 +5,7 @@ NeurIPS 2022, arXiv 2206.02146.
 Data: DAVIS 2017, 90 clips, 16 frames of 256x256. Prepare them with
 python -m rvrt_jax.data.prepare davis --source DIR. White noise of one sigma from 0 to 50 for each
 clip, added last, neither clipped nor rounded, and sigma / 255 as a fourth input channel.
-Validation: the three clips of the package, sigma 30.
+Validation: four of its clips, held out of training, sigma 30.
 Traps of the public training code, mended here: its preparation writes other names than its options
 read; every epoch has the same order; at step 30 000 it stops and must be started again; its last
 step is taken at the peak learning rate.
@@ -29,8 +29,6 @@ def get_config() -> ConfigDict:
             num_frames=16,
             scale=1,
             degradation="noise",
-            validation_dataset="bundled",
-            validation_size=192,
         ),
         test_sets=("davis_test", "set8"),
     )

@@ -1,4 +1,4 @@
-"""A small RVRT for x4 super-resolution: for a CPU in an hour and a quarter or, larger, for a GPU.
+"""A small RVRT for x4 super-resolution: for a CPU in two runs or, larger, for a GPU.
 
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022; a third of its width (with :gpu two thirds), and half of its branches' blocks. Crops
@@ -9,7 +9,9 @@ data/real); LR by MATLAB-style bicubic. Validation: two of its clips, held out o
 Hardware: 1 CPU core; with :gpu any one GPU.
 Expected result: see docs/training_small.md.
 Command: python train.py --config configs/rvrt_small.py
-         python train.py --config configs/rvrt_small.py:gpu
+         python train.py --config configs/rvrt_small.py:longer --workdir runs/rvrt_small
+or, larger: python train.py --config configs/rvrt_small.py:gpu
+The second goes on with the first's run for a second period of the learning rate.
 """
 
 from ml_collections import ConfigDict
@@ -18,18 +20,20 @@ from configs import common
 from rvrt_jax.errors import UserError
 
 
-def get_config(machine: str = "cpu") -> ConfigDict:
-    if machine not in ("cpu", "gpu"):
-        raise UserError(f"the machine is {machine!r}; give cpu or gpu: rvrt_small.py:gpu.")
-    if machine == "gpu":
+def get_config(run: str = "first") -> ConfigDict:
+    if run not in ("first", "longer", "gpu"):
+        raise UserError(f"the run is {run!r}; give first, longer or gpu: rvrt_small.py:gpu.")
+    if run == "gpu":
         return _gpu()
-    steps = 2_800
+    periods = (2_800, 5_200) if run == "longer" else (2_800,)
     return common.small(
         common.small_rvrt(),
         common.held_out(num_frames=6, gt_size=128, scale=4),
         batch_size=1,
-        steps=steps,
-        flow_freeze_steps=steps,  # the flow network keeps its weights
+        steps=sum(periods),
+        lr_periods=periods,
+        lr_weights=(1.0, 0.7)[: len(periods)],
+        flow_freeze_steps=sum(periods),  # the flow network keeps its weights
         ema_decay=0.995,
     )
 

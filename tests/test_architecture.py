@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "media": "",
     "data": "media packages",
     "weights": "models packages",
-    "export": "models weights",
+    "export": "models ops weights",
     "restoration": "models media parallel",
     "web": "restoration weights media models command_line",
     "evaluation": "restoration weights data media models ops parallel",

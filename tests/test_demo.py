@@ -24,6 +24,7 @@ def weights(monkeypatch):
     made_up = {
         "b": Toy(scale=2),
         "rvrt_denoise_small": Toy(scale=1, takes_noise_level=True),
+        "rvrt_deblur_small": Toy(scale=1),
         "sharper": Toy(scale=1),
     }
 
@@ -39,20 +40,20 @@ def weights(monkeypatch):
 
 def test_restores_scores_and_compares(weights, tmp_path, capsys):
     output = tmp_path / "out"
-    tasks = ["--tasks", "sr", "denoise50"]
-    assert demo.main(["--output", str(output), "--clip", CLIP, *tasks]) == 0
+    assert demo.main(["--output", str(output), "--clip", CLIP]) == 0
     out, err = capsys.readouterr()
     truth = load_folders(BUNDLED)[CLIP]
     restored = bicubic_down(truth, 4).repeat(4, axis=1).repeat(4, axis=2)
     pairs = zip(restored, truth, strict=True)
     psnr = np.mean([metrics.frame_scores(*pair)["psnr_rgb"] for pair in pairs])
     scores = json.loads((output / "scores.json").read_text())
-    assert list(scores["tasks"]) == ["sr", "denoise50"]
-    enlarged, denoised = scores["tasks"].values()
+    assert list(scores["tasks"]) == ["sr", "denoise50", "deblur"]
+    enlarged, denoised, deblurred = scores["tasks"].values()
     assert list(enlarged) == ["input", "bicubic", "rvrt_small", "edvr_tiny"]
     assert enlarged["rvrt_small"]["psnr_rgb"] == pytest.approx(psnr)
     assert any(line.startswith(f"rvrt_small  {psnr:.2f}  ") for line in out.splitlines())
-    assert list(denoised) == ["noisy", "non-local means"]
+    assert list(denoised) == ["noisy", "non-local means", "rvrt_denoise_small"]
+    assert list(deblurred) == ["blurred", "unsharp mask", "rvrt_deblur_small"]
     assert denoised["non-local means"]["psnr_rgb"] > denoised["noisy"]["psnr_rgb"] + 5
     assert "basicvsr_reds4 cannot be had" in err
     assert list(scores["left_out"]) == ["basicvsr_reds4", "ffdnet_color"]

@@ -12,8 +12,8 @@ from jax import Array
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Params
-from rvrt_jax.models.guided_attention import GuidedDeformAttn
-from rvrt_jax.models.rvrt import RVRT, clip_guidance
+from rvrt_jax.models.guided_attention import GuidedDeformAttn, clip_guidance
+from rvrt_jax.models.rvrt import RVRT
 from rvrt_jax.ops.deform_attn import tap_positions
 from rvrt_jax.ops.sample import bilinear_sample_plain, pixel_grid
 
@@ -27,7 +27,7 @@ class Alignment(NamedTuple):
     (dx, dy) in pixels, from the optical flow alone. positions: [i, s, g, k, h, w, 2], (y, x) in
     pixels, where each group g of channels samples for tap k; half of the groups are keys, half
     values. weights: [i, s, k, heads, h, w], over s and k summing to 1. aligned: [i, h, w, c], the
-    weighted values. All in the resolution of the features: a quarter of the frames' with upscale=1.
+    weighted values. All in the resolution of the features: smaller than the frames with upscale=1.
     """
 
     support: np.ndarray

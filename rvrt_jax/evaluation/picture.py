@@ -16,7 +16,9 @@ LABEL_HEIGHT, MARGIN = 28, 6
 BACKGROUND, INK, BOX = (24, 24, 24), (235, 235, 235), (255, 220, 0)
 
 
-def picture(panels: list[tuple[str, np.ndarray]], detail=None) -> np.ndarray:
+def picture(
+    panels: list[tuple[str, np.ndarray]], detail: tuple[slice, slice] | None = None
+) -> np.ndarray:
     """Draws labelled images in a row, and below each its enlarged detail.
 
     panels: (label in ASCII, uint8 RGB [h, w, 3]), all of one size. detail: the part to enlarge, two

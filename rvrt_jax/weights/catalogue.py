@@ -47,6 +47,9 @@ WEIGHTS = {
     for name, entry in json.loads((ASSETS / "weights.json").read_text()).items()
 }
 
+# What those that restore are for, in a sentence each, the packaged ones too.
+MODELS: dict[str, str] = json.loads((ASSETS / "models.json").read_text())
+
 
 def find(name: str) -> tuple[Path, Weight | None]:
     """Returns the file of weights that are packaged or were fetched, and what is known of them.
@@ -80,4 +83,5 @@ def names() -> dict[str, str]:
 
 
 def packaged() -> list[str]:
+    """Returns the names of the weights that come with the package."""
     return sorted(path.stem for path in ASSETS.glob("*.safetensors"))

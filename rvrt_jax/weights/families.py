@@ -24,7 +24,8 @@ def detect(state: Mapping[str, np.ndarray]) -> dict | None:
 
     The keys may be of any style that `edvr.canonical` knows.
     Shapes do not show RVRT's `attention_heads`, `attention_window` (taken as 3x3 to work out
-    `deformable_groups`) and `max_residue_magnitude`. For a checkpoint with keys missing only the
+    `deformable_groups`) and `max_residue_magnitude`, nor `along_motion`, which has the shapes of
+    `warped_neighbours`. For a checkpoint with keys missing only the
     name is returned.
     """
     shapes = {key: array.shape for key, array in edvr.canonical(state).items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rvrt_jax.weights import spynet
+from rvrt_jax.weights import ffdnet, spynet
 from rvrt_jax.weights.mapping import Buffer, Family, Row, Shapes, Table, count, module
 
 
@@ -36,6 +36,8 @@ def _table(fields: Mapping) -> Table:
     if upscale == 1:
         rows += module("feat_extract.1", "downsample_0", "conv3d")
         rows += module("feat_extract.3", "downsample_1", "conv3d")
+    if fields.get("denoise_first"):
+        rows += ffdnet.rows("image_denoiser.", "image_denoiser/", num_conv=12)
     for key, path, index in stacks:
         rows += _swin_rows(key, path)
         attn = f"{key}.5.{{i}}.residual_group.blocks.{{j}}.attn"
@@ -113,7 +115,10 @@ def _fields(shapes: Shapes) -> dict:
     inputs = (shapes[first][1] if upscale == 4 else dims[0], *(dim * k for k in (2, 3, 4, 5, 5)))
     window = (math.isqrt(shapes[tables[0]][0]) + 1) // 2
     window_frames = (shapes[tables[1]][0] // shapes[tables[0]][0] + 1) // 2
-    return {
+    seen = shapes[first][1]
+    neighbours = upscale == 1 and seen > 7
+    denoised = "image_denoiser.model.0.weight" in shapes
+    found = {
         "upscale": upscale,
         "clip_size": clip_size,
         "window_size": (window_frames, window, window),
@@ -129,9 +134,17 @@ def _fields(shapes: Shapes) -> dict:
         "mlp_ratio": shapes[f"{layers[1]}.mlp.fc1.weight"][0] / dim,
         "inputconv_groups": tuple(n // shapes[c][1] for n, c in zip(inputs, convs, strict=True)),
         "deformable_groups": shapes[f"{offset}.10.weight"][0] // (2 * 9 * clip_size),
-        "nonblind_denoising": upscale == 1 and shapes[first][1] == 4,
+        "nonblind_denoising": upscale == 1 and (seen - 10 * neighbours) % 3 == 1,
         "num_feat": shapes["conv_last.weight"][1],
     }
+    # What published networks do not have is named only where it is there.
+    if upscale == 1 and "feat_extract.3.weight" not in shapes:
+        found["feature_stride"] = 2
+    if denoised:
+        found["denoise_first"] = True
+    if neighbours:
+        found["warped_neighbours"] = True
+    return found
 
 
 FAMILY = Family(mark="backbone.backward_1.main.1.weight", table=_table, fields=_fields)

@@ -101,8 +101,9 @@ def write(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
     state = {key: np.ascontiguousarray(array) for key, array in checkpoint.state.items()}
     import safetensors.numpy
 
-    with replacing(path) as temporary:
-        safetensors.numpy.save_file(state, temporary, metadata)
+    data = safetensors.numpy.save(state, metadata)  # save_file lets nobody else read the file
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
 
 
 def _suffix(path: str) -> str:

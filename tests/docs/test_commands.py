@@ -1,6 +1,6 @@
 """Every command of the pages is run by a test, or says why not.
 
-Above each shell block of docs/*.md stands one of
+Above each shell block of README.md and docs/*.md stands one of
 
     <!-- tested: FILE or FILE::TEST -->  another test runs it; it must exist
     <!-- run: slow -->                   the test below runs it
@@ -20,7 +20,7 @@ from rvrt_jax.data.clips import BUNDLED
 from rvrt_jax.weights import catalogue
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- ([^>]*?) -->\n)?```(?:sh|bash|shell|console)\n(.*?)```", re.DOTALL)
 
 

@@ -24,7 +24,7 @@ def test_the_network_goes_on_from_what_is_shown():
     own = params["forward_1"]["align"]
     x = Linear(16).apply({"params": own["proj"]}, inside.aligned[None])
     aligned = x + Mlp(32).apply({"params": own["mlp"]}, x)
-    earlier = jnp.stack([features["shallow"], features["backward_1"]], axis=-2)
+    earlier = [features["shallow"], features["backward_1"]]
     hidden = model.bind({"params": params}).forward_1.refine(earlier, aligned)
     np.testing.assert_allclose(hidden, features["forward_1"], atol=1e-5)
     without = model.bind({"params": params}).forward_1.refine(earlier, 0 * aligned)

@@ -55,7 +55,7 @@ def test_trained_weights_give_the_published_numbers(name):
 def test_equal_images_are_at_distance_0_and_the_order_does_not_matter(net):
     name, params = net
     a, b = pair(0)
-    assert lpips(params, b, b, net=name) == 0
+    assert lpips(params, b, b, net=name) < 1e-12
     black = np.zeros_like(b)  # some features are 0 everywhere
     assert 0 < lpips(params, black, b, net=name) < 10
     np.testing.assert_allclose(

@@ -15,7 +15,7 @@ import pytest
 import rvrt_jax.convert as convert
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
-from rvrt_jax.weights import catalogue, mapping, pth
+from rvrt_jax.weights import catalogue, families, mapping, pth
 from rvrt_jax.weights import load as loading
 from rvrt_jax.weights import state_dict as files
 
@@ -86,6 +86,23 @@ def test_state_dict_round_trip_of_the_tree_that_several_clips_make():
     assert state_dict["feat_extract.1.weight"].shape == (12, 4, 1, 3, 3)
 
 
+@pytest.mark.parametrize("name", ["rvrt_small", "rvrt_denoise_small", "rvrt_deblur_small"])
+def test_our_networks_come_back_and_their_shapes_are_known(name):
+    model, params = loading.load(name)
+    state = loading.to_state_dict(model, params)
+    _, back = loading.from_state_dict("rvrt", state, **models.fields(model))
+    assert_same(back, params)
+    seen = families.detect(state)
+    own = models.fields(model)
+    if own["along_motion"]:  # which has the shapes of the other
+        own |= {"warped_neighbours": True}
+    assert {key: own[key] for key in seen if key != "name"} == {
+        key: value for key, value in seen.items() if key != "name"
+    }
+    for key in ("feature_stride", "denoise_first", "warped_neighbours"):
+        assert key in seen or own[key] in (4, False)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_files_of_any_precision_load_as_float32(dtype, suffix, tmp_path, state_dict, params):
@@ -105,6 +122,9 @@ def test_safetensors_say_their_model_and_terms(tmp_path, model, state_dict, para
     }
     assert not {"dtype", "remat", "attention"} & config.keys()
     files.write(path, files.Checkpoint(state_dict, config, "CC-BY-NC-4.0", "somewhere"))
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode  # as readable as any new file
     loaded = loading.load_described(path)
     assert loaded.model == model
     assert (loaded.license, loaded.source) == ("CC-BY-NC-4.0", "somewhere")
