@@ -1,7 +1,9 @@
 """Settings every test runs under."""
 
+import gc
 import os
 import signal
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs here run once or twice: compiling them takes longest, and a third less without LLVM's
@@ -23,6 +25,10 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update("jax_default_matmul_precision", "float32")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# A program compiled for a CPU takes dozens of memory mappings. Linux lets a process have 65,530,
+# after which the compiler crashes.
+MAPPINGS = 20_000
+
 # Grain's worker processes read absl flags, which only an absl app would have parsed.
 flags.FLAGS.mark_as_parsed()
 
@@ -34,3 +40,13 @@ def own_inventories(tmp_path_factory):
         folder = tmp_path_factory.mktemp("inventories")
         patch.setattr(inventory, "folder", lambda: folder)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def not_too_many_programs():
+    """What earlier modules compiled is dropped where it takes too many memory mappings."""
+    yield
+    mappings = Path("/proc/self/maps")  # on Linux
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
