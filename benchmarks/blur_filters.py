@@ -1,0 +1,137 @@
+"""What a frame's surroundings tell about its motion blur: one linear filter for all pixels.
+
+    python benchmarks/blur_filters.py
+
+The differences that a network could be shown beside each frame are fitted to what blur took away,
+by least squares on some training clips, and scored on the two clips that are held out. All are seen
+by shaking cameras. m is the motion from a frame to the next; the neighbours are warped to the frame
+by SpyNet's flow. Clips: python -m rvrt_jax.data.prepare real --output data/real.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import measure
+import numpy as np
+from jax import Array
+
+from rvrt_jax.data import blur
+from rvrt_jax.errors import UserError
+from rvrt_jax.evaluation.metrics import psnr
+from rvrt_jax.models.spynet import SpyNet
+from rvrt_jax.ops.sample import warp
+from rvrt_jax.weights.load import spynet_params
+
+FITTED = {"gym_multi_1": (5, 6), "gym_multi_3": (5, 6), "gym_single_1": (5, 6)}  # seeds of shakes
+SCORED = {"carphone": (0, 1, 2), "gym_single_4": (0, 1, 2)}
+FRAMES, SIZE, MOMENTS, EDGE = 8, 128, 17, 6
+# Second differences with a step along m, of the frame and of its neighbours, and these neighbours'
+# own differences from the frame; each a sum over both neighbours.
+DIFFERENCES = ("own m/4", "own m/2", "own m", "theirs", "theirs m/4", "theirs m/2", "theirs m")
+CHOICES = (
+    ("own m/4", "own m/2"),
+    ("own m/4", "own m/2", "own m"),
+    ("theirs",),
+    ("own m/4", "own m/2", "theirs"),
+    ("own m/4", "own m", "theirs m/2", "theirs m"),  # what a network with along_motion is shown
+    DIFFERENCES,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fit one filter to what motion blur takes away.")
+    parser.add_argument("--data", type=Path, default=Path("data/real"))
+    parser.add_argument("--results", type=Path, default=measure.RESULTS)
+    args = parser.parse_args()
+    fitted = [sample for clip in FITTED for sample in samples(args.data, clip, FITTED[clip])]
+    scored = {clip: list(samples(args.data, clip, SCORED[clip])) for clip in SCORED}
+    rows = []
+    for names in CHOICES:
+        chosen = [DIFFERENCES.index(name) for name in names]
+        weights = fit(fitted, chosen)
+        row: dict[str, Any] = {
+            "shown": ", ".join(names),
+            "weights": " ".join(f"{w:.2f}" for w in weights),
+        }
+        for clip, each in scored.items():
+            gains = [gain(*sample, chosen, weights) for sample in each]
+            row[f"{clip}_dB"] = round(float(np.mean(gains)), 2)
+        rows.append(row)
+    measure.print_table(rows)
+    measure.write("blur_filters", {"rows": rows}, args.results)
+
+
+def samples(
+    folder: Path, clip: str, seeds: tuple[int, ...]
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Yields (differences [h, w, 3, k], blurred, sharp) of each frame that has both neighbours.
+
+    Raises UserError if the clip is not in the folder.
+    """
+    path = folder / f"{clip}.npy"
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing. Run: python -m rvrt_jax.data.prepare real --output {folder}"
+        )
+    video = np.load(path, mmap_mode="r")
+    start = (len(video) - FRAMES) // 2
+    y, x = ((size - SIZE) // 2 for size in video.shape[1:3])
+    middle = np.array(video[start : start + FRAMES, y : y + SIZE, x : x + SIZE])
+    for seed in seeds:
+        views = blur.shaken(middle, np.random.default_rng(seed), steps=MOMENTS)
+        blurred, sharp = (jnp.asarray(view, jnp.float32) / 255 for view in views)
+        for shown, frame, truth in zip(
+            differences(blurred), blurred[1:-1], sharp[1:-1], strict=True
+        ):
+            inside = slice(EDGE, -EDGE), slice(EDGE, -EDGE)
+            yield shown[inside], frame[inside], truth[inside]
+
+
+@jax.jit
+def differences(x: Array) -> Array:
+    """Returns what `DIFFERENCES` names for all frames but the first and last, [t, h, w, 3, k]."""
+    flow = SpyNet().bind({"params": spynet_params()})
+    frame, before, behind = x[1:-1], x[:-2], x[2:]
+    to_before, to_behind = flow(frame, before), flow(frame, behind)
+    motion = (to_behind - to_before) / 2
+    at = jax.vmap(lambda image, flow: warp(image, flow, border="border"))
+
+    def second(image: Array, flow: Array, step: float) -> Array:
+        ends = at(image, flow + step * motion) + at(image, flow - step * motion)
+        return ends - 2 * at(image, flow)
+
+    def theirs(step: float) -> Array:
+        return second(before, to_before, step) + second(behind, to_behind, step)
+
+    steps = (0.25, 0.5, 1.0)
+    away = at(before, to_before) + at(behind, to_behind) - 2 * frame
+    own = (second(frame, jnp.zeros_like(motion), step) for step in steps)
+    return jnp.stack([*own, away, *(theirs(step) for step in steps)], axis=-1)
+
+
+def fit(every: list[tuple[Array, Array, Array]], chosen: list[int]) -> np.ndarray:
+    """Returns the weights of the chosen differences whose sum is nearest to sharp - blurred."""
+    square, product = np.zeros((len(chosen),) * 2), np.zeros(len(chosen))
+    for shown, blurred, sharp in every:
+        columns = np.asarray(shown, np.float64)[..., chosen].reshape(-1, len(chosen))
+        square += columns.T @ columns
+        product += columns.T @ np.asarray(sharp - blurred, np.float64).reshape(-1)
+    return np.linalg.solve(square, product)
+
+
+def gain(
+    shown: Array, blurred: Array, sharp: Array, chosen: list[int], weights: np.ndarray
+) -> float:
+    """Returns by how many dB the filter raises the PSNR of a frame."""
+    made = np.asarray(blurred) + np.asarray(shown)[..., chosen] @ weights
+    frames = (np.clip(made, 0, 1), np.asarray(blurred))
+    after, before = (psnr(255 * frame, 255 * np.asarray(sharp)) for frame in frames)
+    return after - before
+
+
+if __name__ == "__main__":
+    main()
