@@ -21,8 +21,8 @@ def expose(frames: np.ndarray, count: int) -> np.ndarray:
 
 
 def shutter(rng: np.random.Generator, steps: int) -> int:
-    """Draws how many of an odd number of moments the shutter is open: odd, 3/4 of them to all."""
-    return 2 * int(rng.integers(3 * steps // 8, steps // 2 + 1)) + 1
+    """Draws for how many of an odd number of moments the shutter is open, odd: half to all."""
+    return 2 * int(rng.integers((steps + 2) // 4, steps // 2 + 1)) + 1
 
 
 def exposures(count: int, step: int, moments: int) -> np.ndarray:

@@ -16,12 +16,6 @@ from jax import Array
 from rvrt_jax.ops.resize import resize_bilinear
 from rvrt_jax.ops.sample import warp
 
-Weight = tuple[float, float]
-# Steps of second differences, as shares of the motion, and their weights: half of the best ones,
-# which are for a shutter that never closes and for flow that is never wrong.
-OWN: tuple[Weight, Weight] = ((0.25, 0.53), (1.0, -0.14))
-THEIRS: tuple[Weight, Weight] = ((0.5, -0.31), (1.0, 0.14))
-
 
 def neighbours(frames: Array, flows: dict[str, Array], stride: int) -> tuple[Array, Array]:
     """Differences of the frame before and of the one behind, warped to each frame, from it.
@@ -40,41 +34,22 @@ def neighbours(frames: Array, flows: dict[str, Array], stride: int) -> tuple[Arr
 
 
 def along_motion(frames: Array, flows: dict[str, Array], stride: int) -> tuple[Array, Array]:
-    """What a linear filter gives back to blurred frames, from themselves and from their neighbours.
+    """Second differences along the motion m: x(p + m / 4) - 2 x(p) + x(p - m / 4), and with m / 2.
 
-    The frames plus both parts are what the filter makes of them. Both are weighted sums of second
-    differences x(p + k m) - 2 x(p) + x(p - k m) along the motion m from each frame to the next:
-    blur by a motion m adds about |m|^2 / 24 of the second derivative along it (the first term of
-    its series). Neighbours, warped to the frame, were blurred by motions of their own and keep what
-    this frame lost; their part is the mean of both. Weights: benchmarks/blur_filters.py.
+    m: from each frame to the next. Blur by a motion m adds about |m|^2 / 24 of the second
+    derivative along it (the first term of its series).
     """
-    before, behind = _flows(frames, flows, stride)
-    moved = _join(before, behind)
-    # The ends of a clip know one flow and one neighbour.
-    share = jnp.full((1, frames.shape[1], 1, 1, 1), 0.5).at[:, jnp.array([0, -1])].set(1.0)
-    motion = jnp.moveaxis(share * (moved[..., 2:] - moved[..., :2]), 1, 0)
+    moved = _join(*_flows(frames, flows, stride))
+    before, behind = moved[..., :2], moved[..., 2:]
+    share = jnp.full(frames.shape[1], 0.5).at[jnp.array([0, -1])].set(1.0)  # ends know one flow
+    motion = share[None, :, None, None, None] * (behind - before)
 
-    def part(image: Array, flow: Array, m: Array, *, weights: tuple[Weight, Weight]) -> Array:
-        def at(step: float) -> Array:
-            return warp(image, flow + step * m, border="border")
+    def second(frame: Array, step: Array) -> Array:
+        ends = (warp(frame, sign * step, border="border") for sign in (1, -1))
+        return sum(ends) - 2 * frame
 
-        def second(step: float) -> Array:
-            return at(step) + at(-step) - 2 * at(0.0)
-
-        (step, weight), (other_step, other_weight) = weights
-        return weight * second(step) + other_weight * second(other_step)
-
-    each = {
-        name: jax.vmap(jax.vmap(functools.partial(part, weights=weights)))
-        for name, weights in (("own", OWN), ("theirs", THEIRS))
-    }
-    x = jnp.moveaxis(frames, 1, 0)
-    own = jnp.moveaxis(each["own"](x, jnp.zeros_like(motion), motion), 0, 1)
-    theirs = _join(
-        each["theirs"](x[:-1], before, motion[1:]), each["theirs"](x[1:], behind, motion[:-1])
-    )
-    theirs = share * (theirs[..., :3] + theirs[..., 3:])
-    return jnp.concatenate([own, theirs], axis=-1), moved / 10
+    each = jax.vmap(jax.vmap(second))
+    return jnp.concatenate([each(frames, motion / k) for k in (4, 2)], axis=-1), moved / 10
 
 
 def _flows(frames: Array, flows: dict[str, Array], stride: int) -> tuple[Array, Array]:

@@ -29,26 +29,14 @@ def test_warped_neighbours_of_a_moving_picture(stride):
 
 def test_second_differences_along_the_motion():
     """Of parabolas: of x^2 they are twice the squared step, of y^2 nothing, for motion along x."""
-    y, x = np.mgrid[:16, :40].astype(np.float32)
+    y, x = np.mgrid[:16, :32].astype(np.float32)
     picture = np.stack([x**2, y**2, x * y], axis=-1)
     frames = np.broadcast_to(picture, (1, 3, *picture.shape))
-    flow = np.zeros((2, 1, 8, 20, 2), np.float32)
+    flow = np.zeros((2, 1, 8, 16, 2), np.float32)
     flow[..., 0] = 4  # 8 pixels of the frames
     seen, moved = beside.along_motion(frames, {"forward": -flow, "backward": flow}, 2)
-    # Neighbours that are warped by 8 pixels are parabolas as well.
-    own, theirs = (
-        sum(weight * 2 * (8 * step) ** 2 for step, weight in weights)
-        for weights in (beside.OWN, beside.THEIRS)
-    )
-    inside = np.asarray(seen)[0, :, :, 16:-16]
-    expected = np.broadcast_to([own, 0, 0, theirs, 0, 0], inside.shape)
-    np.testing.assert_allclose(inside, expected, atol=2e-3)
+    inside = np.asarray(seen)[0, :, :, 4:-4]
+    for i, step in enumerate((2, 4)):
+        expected = np.broadcast_to([2 * step**2, 0, 0], inside[..., :3].shape)
+        np.testing.assert_allclose(inside[..., 3 * i : 3 * i + 3], expected, atol=1e-3)
     np.testing.assert_allclose(moved[0, 1, 0, 0], [-0.8, 0, 0.8, 0], rtol=1e-6)
-
-
-def test_one_frame_alone_has_no_differences():
-    frames = np.random.default_rng(0).random((2, 1, 8, 8, 3), np.float32)
-    none = np.zeros((0, 2, 4, 4, 2), np.float32)
-    for look in (beside.neighbours, beside.along_motion):
-        seen, moved = look(frames, {"forward": none, "backward": none}, 2)
-        assert seen.shape == (2, 1, 8, 8, 6) and not np.any(seen) and not np.any(moved)
