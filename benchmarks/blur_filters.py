@@ -33,11 +33,11 @@ FRAMES, SIZE, MOMENTS, EDGE = 8, 128, 17, 6
 # own differences from the frame; each a sum over both neighbours.
 DIFFERENCES = ("own m/4", "own m/2", "own m", "theirs", "theirs m/4", "theirs m/2", "theirs m")
 CHOICES = (
-    ("own m/4", "own m/2"),
+    ("own m/4", "own m/2"),  # what a network with along_motion is shown
     ("own m/4", "own m/2", "own m"),
     ("theirs",),
     ("own m/4", "own m/2", "theirs"),
-    ("own m/4", "own m", "theirs m/2", "theirs m"),  # what a network with along_motion is shown
+    ("own m/4", "own m", "theirs m/2", "theirs m"),
     DIFFERENCES,
 )
 
