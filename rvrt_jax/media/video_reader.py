@@ -265,8 +265,10 @@ class VideoReader(FrameSource):
                     "%s: data after frame %d cannot be decoded; skipped.", self.path, index
                 )
                 continue
+            # A picture of its own may be decoded without complaint from half of its data.
+            piece = packet.is_corrupt and packet.is_keyframe
             for frame in frames:
-                if frame.is_corrupt:
+                if frame.is_corrupt or piece:
                     if not self._skip:
                         raise self._damage(index)
                     _log.warning(

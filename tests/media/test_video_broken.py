@@ -133,8 +133,10 @@ def test_a_frame_that_decodes_with_damage_is_noticed(tmp_path):
     assert len(list(open_frames(path, damaged="skip"))) == 19
 
 
-def test_pieces_of_frames_are_left_out(tmp_path):
-    path = make(tmp_path / "in.avi", noise(6), codec="mjpeg", pix_fmt="yuvj444p", rate=25)
+@pytest.mark.parametrize("threads", ["1", "2"])  # each codes a slice, whose end tells of damage
+def test_pieces_of_frames_are_left_out(tmp_path, threads):
+    options = {"codec": "mjpeg", "pix_fmt": "yuvj444p", "options": {"threads": threads}}
+    path = make(tmp_path / "in.avi", noise(6), rate=25, **options)
     whole = open_frames(path).read_all()
     rest = open_frames(cut(path, tmp_path / "cut.avi", 0.6), damaged="skip").read_all()
     np.testing.assert_array_equal(rest, whole[: len(rest)])
