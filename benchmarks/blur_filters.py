@@ -9,6 +9,7 @@ by SpyNet's flow. Clips: python -m rvrt_jax.data.prepare real --output data/real
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from rvrt_jax.data import blur
-from rvrt_jax.errors import UserError
+from rvrt_jax.errors import UserError, exit_code
 from rvrt_jax.evaluation.metrics import psnr
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.ops.sample import warp
@@ -134,4 +135,4 @@ def gain(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))
