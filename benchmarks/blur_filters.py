@@ -3,9 +3,10 @@
     python benchmarks/blur_filters.py
 
 The differences that a network could be shown beside each frame are fitted to what blur took away,
-by least squares on some training clips, and scored on the two clips that are held out. All are seen
-by shaking cameras. m is the motion from a frame to the next; the neighbours are warped to the frame
-by SpyNet's flow. Clips: python -m rvrt_jax.data.prepare real --output data/real.
+by least squares on all training clips, and scored on the two clips that are held out. All are seen
+by shaking cameras. m is the motion from a frame to the next, of each pixel by SpyNet's flow, or
+the one that most of the frame has ("camera"); the neighbours are warped by each pixel's.
+Clips: python -m rvrt_jax.data.prepare real --output data/real.
 """
 
 import argparse
@@ -23,22 +24,34 @@ from jax import Array
 from rvrt_jax.data import blur
 from rvrt_jax.errors import UserError, exit_code
 from rvrt_jax.evaluation.metrics import psnr
+from rvrt_jax.models import beside
 from rvrt_jax.models.spynet import SpyNet
+from rvrt_jax.ops.resize import bicubic_shrink, resize_bilinear
 from rvrt_jax.ops.sample import warp
 from rvrt_jax.weights.load import spynet_params
 
-FITTED = {"gym_multi_1": (5, 6), "gym_multi_3": (5, 6), "gym_single_1": (5, 6)}  # seeds of shakes
+FITTED = {name: (5,) for name in ("bunny", "ocean_0", "ocean_1", "park", "tree")}  # seeds of shakes
+FITTED |= {f"gym_multi_{i}": (5,) for i in range(1, 5)}
+FITTED |= {f"gym_single_{i}": (5,) for i in range(1, 4)}
 SCORED = {"carphone": (0, 1, 2), "gym_single_4": (0, 1, 2)}
 FRAMES, SIZE, MOMENTS, EDGE = 8, 128, 17, 6
 # Second differences with a step along m, of the frame and of its neighbours, and these neighbours'
 # own differences from the frame; each a sum over both neighbours.
-DIFFERENCES = ("own m/4", "own m/2", "own m", "theirs", "theirs m/4", "theirs m/2", "theirs m")
+STEPS = {"m/4": 0.25, "m/2": 0.5, "3m/4": 0.75, "m": 1.0}
+OF_EACH = tuple(f"{whose} {step}" for whose in ("own", "theirs") for step in STEPS)
+DIFFERENCES = ("theirs", *OF_EACH, *(f"{name}, camera" for name in OF_EACH))
 CHOICES = (
-    ("own m/4", "own m/2"),  # what a network with along_motion is shown
-    ("own m/4", "own m/2", "own m"),
+    ("own m/4", "own m/2"),
+    ("own m/4", "own m"),
     ("theirs",),
     ("own m/4", "own m/2", "theirs"),
     ("own m/4", "own m", "theirs m/2", "theirs m"),
+    ("own m/4", "own m/2", "own 3m/4", "theirs m/2", "theirs m"),
+    # What a network with along_motion corrects, at three quarters of its weights.
+    tuple(
+        f"{name}, camera" for name in ("own m/4", "own m/2", "own 3m/4", "theirs m/2", "theirs m")
+    ),
+    tuple(f"{name}, camera" for name in OF_EACH),
     DIFFERENCES,
 )
 
@@ -95,23 +108,28 @@ def samples(
 @jax.jit
 def differences(x: Array) -> Array:
     """Returns what `DIFFERENCES` names for all frames but the first and last, [t, h, w, 3, k]."""
-    flow = SpyNet().bind({"params": spynet_params()})
+    spynet = SpyNet().bind({"params": spynet_params()})
+    small = jax.vmap(lambda frame: bicubic_shrink(frame, factor=2))(x)
+
+    def flow(frame: Array, neighbour: Array) -> Array:  # found at half of the size, as networks do
+        return 2 * jax.vmap(lambda f: resize_bilinear(f, x.shape[1:3]))(spynet(frame, neighbour))
+
+    to_before, to_behind = flow(small[1:-1], small[:-2]), flow(small[1:-1], small[2:])
     frame, before, behind = x[1:-1], x[:-2], x[2:]
-    to_before, to_behind = flow(frame, before), flow(frame, behind)
-    motion = (to_behind - to_before) / 2
+    local = (to_behind - to_before) / 2
     at = jax.vmap(lambda image, flow: warp(image, flow, border="border"))
+    found = [at(before, to_before) + at(behind, to_behind) - 2 * frame]
+    for m in (local, jnp.broadcast_to(beside.common_motion(local), local.shape)):
 
-    def second(image: Array, flow: Array, step: float) -> Array:
-        ends = at(image, flow + step * motion) + at(image, flow - step * motion)
-        return ends - 2 * at(image, flow)
+        def second(image: Array, flow: Array, step: float, m: Array = m) -> Array:
+            return at(image, flow + step * m) + at(image, flow - step * m) - 2 * at(image, flow)
 
-    def theirs(step: float) -> Array:
-        return second(before, to_before, step) + second(behind, to_behind, step)
-
-    steps = (0.25, 0.5, 1.0)
-    away = at(before, to_before) + at(behind, to_behind) - 2 * frame
-    own = (second(frame, jnp.zeros_like(motion), step) for step in steps)
-    return jnp.stack([*own, away, *(theirs(step) for step in steps)], axis=-1)
+        found += [second(frame, jnp.zeros_like(m), step) for step in STEPS.values()]
+        found += [
+            second(before, to_before, step) + second(behind, to_behind, step)
+            for step in STEPS.values()
+        ]
+    return jnp.stack(found, axis=-1)
 
 
 def fit(every: list[tuple[Array, Array, Array]], chosen: list[int]) -> np.ndarray:

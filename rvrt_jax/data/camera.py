@@ -118,8 +118,8 @@ def place(
 def render(source: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
     """Renders the views.
 
-    source: uint8 [t, h, w, c], or [1, h, w, c] for a still one. matrices: [t, 2, 3].
-    Returns uint8 [t, size, size, c].
+    source: uint8 [t, h, w, c], or [1, h, w, c] for a still one. matrices: [n t, 2, 3]; n views are
+    of one frame. Returns uint8 [n t, size, size, c].
     """
     low, high = bounds(matrices, size)
     # The integer part of the zoom is a box filter; the rest is left to the supersampling.
@@ -131,7 +131,7 @@ def render(source: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
     matrices = matrices - np.array([[0, 0, x0], [0, 0, y0]])
     return np.stack(
         [
-            _view(regions[i % len(regions)], _rescale(matrix, factor), size)
+            _view(regions[i * len(regions) // len(matrices)], _rescale(matrix, factor), size)
             for i, matrix in enumerate(matrices)
         ]
     )

@@ -78,19 +78,19 @@ class Sampler(grain.transforms.Map):
     def _filmed_blurred(
         self, clip: SourceClip, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws exposures of neighbouring frames, or a virtual camera's of one of the frames.
+        """Draws exposures of neighbouring frames, or those of a virtual camera that looks at them.
 
-        The camera gives every blur, without steps; only a video moves as things do.
+        The camera gives every blur, without steps, but none to what moves by itself before it.
         """
         options, moments = self.options, 1
-        still = options.blur_frames == 1 or rng.random() < options.camera_fraction
-        if not still:
+        seen = options.blur_frames == 1 or rng.random() < options.camera_fraction
+        if not seen:
             moments = 2 * int(rng.integers(1, options.blur_frames // 2 + 1)) + 1
         start, stop, step = self._times(clip, rng, moments=moments)
         room = min(clip.height, clip.width) >= self._view_size() + 2 * camera.BORDER
-        if still and room:
-            frame = np.asarray(clip.read(start, start + 1))
-            return self._degraded(self._layer(frame, self._path(rng), rng))
+        if seen and room:
+            frames = clip.select(start, stop, step).crop(0, 0, clip.height, clip.width)
+            return self._degraded(self._layer(frames, self._path(rng), rng))
         frames = clip.read(start, stop)
         exposed = frames[blur.exposures(options.num_frames, step, moments)]
         return self._as_filmed(WholeFrames(exposed), rng)
@@ -188,7 +188,8 @@ class Sampler(grain.transforms.Map):
     ) -> np.ndarray:
         """Renders the most interesting of a few places, with room for the margin.
 
-        source: [t, h, w, 3] or [1, h, w, 3]. cutout: adds the opacity of a random shape.
+        source: [t, h, w, 3] or [1, h, w, 3], for a path of n t moments. cutout: adds the opacity
+        of a random shape.
         """
         h, w = source.shape[1:3]
         size = self._view_size()

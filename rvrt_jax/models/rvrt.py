@@ -86,8 +86,8 @@ class RVRT(nn.Module):
     before, with weights that do not learn; the network corrects its frames, and sees the noisy ones
     beside them. `warped_neighbours`, with `upscale` 1: it also sees the flow to the neighbours, and
     how far these, warped by it, are from each frame. DVDnet (Tassano et al., ICIP 2019) denoises
-    video in these steps. `along_motion`, instead: it sees the flow, and each frame's second
-    differences along it, which are what a little motion blur takes away, up to a factor.
+    video in these steps. `along_motion`, instead: it corrects what a linear filter along the motion
+    makes of each frame and its neighbours (`beside.along_motion`), and sees what the filter added.
     `num_feat`, `offset_feat`: widths of the upsampling tail and of the convolutions that predict
     the sampling offsets, 64 in every published size. `attention`: "streamed" (default; on GPUs all
     samples at once), "at_once" (so everywhere), or "plain", the readable definition.
@@ -233,8 +233,11 @@ class RVRT(nn.Module):
         guidance = self._flows(flow_frames, n * early)
         if self.warped_neighbours or self.along_motion:
             look = beside.neighbours if self.warped_neighbours else beside.along_motion
-            differences, flows = look(video[..., :3], guidance, self.feature_stride)
-            video = jnp.concatenate([video, differences, flows], axis=-1)
+            frames, level = video[..., :3], video[..., 3:]
+            differences, flows = look(frames, guidance, self.feature_stride)
+            if self.along_motion:
+                frames = frames + differences[..., :3]
+            video = jnp.concatenate([frames, level, differences, flows], axis=-1)
         if self.denoise_first:
             video = jnp.concatenate([video, noisy], axis=-1)
         clips = to_clips(video, n)

@@ -1,12 +1,14 @@
 """The start as the identity: what goes through, and who is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
 
 from rvrt_jax import models
 from rvrt_jax.errors import UserError
+from rvrt_jax.models import beside
 from rvrt_jax.models.contract import in_channels
 from rvrt_jax.models.ffdnet import FFDNet
 from rvrt_jax.training import identity, state
@@ -56,6 +58,19 @@ def test_nothing_is_changed_and_the_pixels_reach_the_last_layer(fields, mean, le
     assert correlation.mean() > mean and correlation.min() > least  # of a random start: 0.0
     contrast = seen.std(axis=1) / truth.std(axis=1)
     assert contrast.std() / contrast.mean() < spread  # of a random start: 0.17 to 0.19
+
+
+def test_what_a_filter_gives_back_is_there_from_the_start(monkeypatch):
+    given = np.random.default_rng(1).standard_normal((1, 2, 32, 36, 6)).astype(np.float32)
+
+    def along_motion(frames, flows, stride):
+        return jnp.asarray(given), jnp.zeros((*frames.shape[:4], 4))
+
+    model, drawn = built(feature_stride=2, along_motion=True)
+    monkeypatch.setattr(beside, "along_motion", along_motion)
+    video = np.random.default_rng(0).random((1, 2, 32, 36, 3), np.float32)
+    made = jax.jit(model.apply)({"params": identity.pass_pixels(drawn)}, video)
+    np.testing.assert_allclose(made, video + given[..., :3], atol=1e-6)
 
 
 def read_out(model, params, video, channels):
