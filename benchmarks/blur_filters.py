@@ -47,7 +47,7 @@ CHOICES = (
     ("own m/4", "own m/2", "theirs"),
     ("own m/4", "own m", "theirs m/2", "theirs m"),
     ("own m/4", "own m/2", "own 3m/4", "theirs m/2", "theirs m"),
-    # What a network with along_motion corrects, at three quarters of its weights.
+    # What a network with along_motion corrects, at nine tenths of such weights.
     tuple(
         f"{name}, camera" for name in ("own m/4", "own m/2", "own 3m/4", "theirs m/2", "theirs m")
     ),
@@ -119,12 +119,20 @@ def differences(x: Array) -> Array:
     local = (to_behind - to_before) / 2
     at = jax.vmap(lambda image, flow: warp(image, flow, border="border"))
     found = [at(before, to_before) + at(behind, to_behind) - 2 * frame]
-    for m in (local, jnp.broadcast_to(beside.common_motion(local), local.shape)):
+    # Along each pixel's motion by the warping itself; along the camera's before it, as networks do.
+    camera = beside.common_motion(local)[:, 0, 0]
+    shifted = jax.vmap(beside.shifted)
 
-        def second(image: Array, flow: Array, step: float, m: Array = m) -> Array:
-            return at(image, flow + step * m) + at(image, flow - step * m) - 2 * at(image, flow)
+    def along_each(image: Array, flow: Array, step: float) -> Array:
+        ends = at(image, flow + step * local) + at(image, flow - step * local)
+        return ends - 2 * at(image, flow)
 
-        found += [second(frame, jnp.zeros_like(m), step) for step in STEPS.values()]
+    def along_camera(image: Array, flow: Array, step: float) -> Array:
+        ends = shifted(image, step * camera) + shifted(image, -step * camera)
+        return at(ends - 2 * image, flow)
+
+    for second in (along_each, along_camera):
+        found += [second(frame, jnp.zeros_like(local), step) for step in STEPS.values()]
         found += [
             second(before, to_before, step) + second(behind, to_behind, step)
             for step in STEPS.values()

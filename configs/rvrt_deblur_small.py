@@ -32,10 +32,10 @@ def get_config() -> ConfigDict:
     return common.small_same_size(
         network,
         data,
-        steps=800,
+        steps=250,
         lr=3e-4,
         batch_size=1,
         loss_eps=1e-3,
         ema_decay=0.99,
-        eval_every=200,
+        eval_every=50,
     )

@@ -91,3 +91,18 @@ def test_one_frame_alone_has_no_differences():
     for look in (beside.neighbours, beside.along_motion):
         seen, moved = look(frames, {"forward": none, "backward": none}, 2)
         assert seen.shape == (2, 1, 8, 8, 6) and not np.any(seen) and not np.any(moved)
+
+
+@pytest.mark.parametrize("by", [(0.0, 0.0), (1.0, -2.0), (0.3, 0.5), (-1.7, 2.25), (40.0, -40.0)])
+def test_a_shifted_picture(by):
+    """Parabolas are shifted exactly; beyond the border its pixels are repeated."""
+    y, x = np.mgrid[:9, :13].astype(np.float32)
+    shifted = np.asarray(beside.shifted(np.stack([x * x, y, x * y], axis=-1), np.array(by)))
+    if max(np.abs(by)) > 20:
+        corner = np.array([144, 0, 0], np.float32)
+        np.testing.assert_allclose(shifted, np.broadcast_to(corner, shifted.shape), atol=1e-4)
+        return
+    inside = (slice(4, -4), slice(4, -4))
+    u, v = x + by[0], y + by[1]
+    expected = np.stack([u * u, v, u * v], axis=-1)[inside]
+    np.testing.assert_allclose(shifted[inside], expected, rtol=1e-5, atol=1e-4)
