@@ -111,8 +111,10 @@ def differences(x: Array) -> Array:
     spynet = SpyNet().bind({"params": spynet_params()})
     small = jax.vmap(lambda frame: bicubic_shrink(frame, factor=2))(x)
 
+    _, h, w, _ = x.shape
+
     def flow(frame: Array, neighbour: Array) -> Array:  # found at half of the size, as networks do
-        return 2 * jax.vmap(lambda f: resize_bilinear(f, x.shape[1:3]))(spynet(frame, neighbour))
+        return 2 * jax.vmap(lambda f: resize_bilinear(f, (h, w)))(spynet(frame, neighbour))
 
     to_before, to_behind = flow(small[1:-1], small[:-2]), flow(small[1:-1], small[2:])
     frame, before, behind = x[1:-1], x[:-2], x[2:]

@@ -10,7 +10,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from rvrt_jax.models.shutter import open_share
@@ -91,8 +90,8 @@ def common_motion(motion: Array) -> Array:
 
 def _filtered(frames: Array, motion: Array, weights: tuple[Weight, ...]) -> Array:
     """Weighted second differences of frames [t, b, h, w, 3] along their motions [t, b, 2]."""
-    ways = np.array([sign * step for step, _ in weights for sign in (1, -1)], np.float32)
-    shares = np.array([w for _, w in weights for _ in range(2)], np.float32)
+    ways = jnp.array([sign * step for step, _ in weights for sign in (1, -1)], jnp.float32)
+    shares = jnp.array([w for _, w in weights for _ in range(2)], jnp.float32)
 
     def one(image: Array, m: Array) -> Array:
         ends = jax.vmap(shifted, (None, 0))(image, ways[:, None] * m[None])
@@ -118,9 +117,8 @@ def shifted(image: Array, by: Array) -> Array:
             (u - 1) * u * u / 2,
         )
         places = [jnp.clip(near + k, 0, image.shape[axis] - 1) for k in (-1, 0, 1, 2)]
-        image = sum(
-            w * jnp.take(image, at, axis=axis) for w, at in zip(weights, places, strict=True)
-        )
+        parts = [w * jnp.take(image, at, axis=axis) for w, at in zip(weights, places, strict=True)]
+        image = jnp.sum(jnp.stack(parts), axis=0)
     return image
 
 

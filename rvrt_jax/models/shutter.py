@@ -49,9 +49,8 @@ def _detail(frames: Array) -> tuple[Array, Array]:
     border = [(0, 0), (0, 0), (4, 4), (4, 4)]  # what the filter and the derivatives take
     x = jnp.pad(jnp.mean(frames, axis=-1), border, mode="edge")
     for axis in (2, 3):  # a binomial filter of a pixel's standard deviation, against noise
-        x = sum(
-            w * _part(x, axis, i, 4) for i, w in enumerate((1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16))
-        )
+        parts = [w * _part(x, axis, i, 4) for i, w in enumerate((1, 4, 6, 4, 1))]
+        x = jnp.sum(jnp.stack(parts), axis=0) / 16
     dy, dx = _slope(x, 2)[:, :, :, 1:-1], _slope(x, 3)[:, :, 1:-1]
     dyy, dxx, dxy = _slope(dy, 2)[..., 1:-1], _slope(dx, 3)[:, :, 1:-1], _slope(dy, 3)[:, :, 1:-1]
     ux, uy = jnp.asarray(_DIRECTIONS.T)

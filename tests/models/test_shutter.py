@@ -26,7 +26,7 @@ def test_the_share_of_the_time_is_found(share):
 
 def test_nothing_is_told_by_steady_motion_by_one_frame_or_by_a_flat_picture():
     blurred, _, velocity = shaken_waves(open_share=1.0)
-    assert measured(blurred, np.broadcast_to(velocity[:1], velocity.shape)) == 0
+    assert measured(blurred, np.broadcast_to(velocity[:1], velocity.shape)) < 1e-3
     assert measured(blurred[:1], velocity[:1]) == 0
     assert measured(np.full_like(blurred, 0.3), velocity) < 1e-3
 
