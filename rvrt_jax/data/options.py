@@ -35,8 +35,7 @@ class DataOptions:
     # the network as a fourth channel.
     sigma: tuple[float, float] = (0.0, 50.0)
     # "motion_blur" averages linear light: so many moments of the virtual camera, or at most so many
-    # neighbouring frames of a video. Both are odd. With blur_frames = 1 the camera sees a single
-    # frame of such a video instead.
+    # neighbouring frames of a video. Both are odd. With blur_frames = 1 a camera sees all videos.
     blur_steps: int = 17
     blur_frames: int = 5
     mirror: bool = False  # appends the sample in reverse, after augmentation: twice the frames

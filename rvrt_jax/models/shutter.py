@@ -17,8 +17,8 @@ from jax import Array
 
 _ANGLES = np.arange(8) * np.pi / 8
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1).astype(np.float32)
-# A share of the variance of the line's places, for each of the frames and directions: a clip that
-# varies less than this tells next to nothing.
+# Added to the sum of the squares of the line's places: a clip where they vary less than this tells
+# next to nothing.
 _DOUBT = 0.03
 _DARK = 1e-8  # of mean squares of derivatives, levels from 0 to 1: less is no detail
 

@@ -159,3 +159,14 @@ def test_mistakes_are_told(root, change, message):
     with pytest.raises(UserError, match=message):
         options = DataOptions.read({**OPTIONS, "root": root, **change})
         pipeline.train(options, seed=0, batch_size=1)
+
+
+def test_views_of_a_running_clip_follow_its_frames():
+    clip = np.stack([np.full((20, 20, 3), level, np.uint8) for level in (10, 90, 200)])
+    here = np.array([[1.0, 0, 6], [0, 1, 6]])
+    for n, count in ((1, 3), (3, 3), (1, 1)):
+        views = camera.render(clip[:count], np.stack([here] * (n * count)), 8)
+        assert views.shape == (n * count, 8, 8, 3)
+        assert [int(v[4, 4, 0]) for v in views] == [
+            int(x) for x in np.repeat(clip[:count, 0, 0, 0], n)
+        ]

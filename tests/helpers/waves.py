@@ -13,7 +13,7 @@ def shaken_waves(
     It sways by up to 4 pixels a frame along each axis. open_share: of the time between frames.
     """
     rng = np.random.default_rng(seed)
-    waves = rng.uniform(-0.6, 0.6, (40, 2))  # radians a pixel: of 10 pixels and more
+    waves = rng.uniform(-0.6, 0.6, (40, 2))  # radians a pixel: of 7 pixels and more
     phases = rng.uniform(0, 2 * np.pi, (40, 3))
     turn, start = rng.uniform(0.7, 1.2, 2), rng.uniform(0, 2 * np.pi, 2)
     y, x = np.mgrid[:size, :size]

@@ -55,7 +55,7 @@ def test_what_the_filter_gives_back_of_parabolas(monkeypatch):
 
 
 def test_the_filter_sharpens_what_a_shaking_camera_blurred():
-    """Most of the blur's error goes, also where a quarter of the picture has flow that is wrong."""
+    """Two fifths of the blur's error go, also where a quarter of the flow is wrong."""
     blurred, sharp, velocity = shaken_waves(open_share=1.0)
     places = np.broadcast_to(velocity[:, None, None, None], (6, 1, 16, 16, 2)) / 2
     to_behind, to_before = places[:-1] / 2 + places[1:] / 2, -places[:-1] / 2 - places[1:] / 2
