@@ -11,6 +11,8 @@ hbm_GiB: all that is in a device's memory at once: arguments, results, and tempo
 launches: operations that are a kernel (or a library call) of their own.
 gigabytes: what they read and write, each operand and result counted whole. For a gather that is an
 upper bound, elsewhere a good estimate of the traffic.
+megacycles: what TPUs' compiler itself estimates, of one core of a chip.
+loops_counted_once: how many loops do not say how often they run; there should be none.
 ms_by_traffic, ms_by_arithmetic: what these bytes, and the products' operations, take at `RATES`.
 
 A program that does not compile gets a row with the reason; the exit code is then 1.
@@ -141,7 +143,8 @@ def cost(
     compiled = time.perf_counter()
     memory, text = program.memory_analysis(), program.as_text()
     assert memory is not None and text is not None, "the compiler says nothing of its program"
-    launches, traffic = count(text)
+    counted = count(text)
+    traffic = counted["bytes"]
     sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
     there = sum(sizes) - memory.alias_size_in_bytes
     found = {
@@ -149,9 +152,13 @@ def cost(
         "compile_s": round(compiled - lowered_at, 1),
         "hbm_GiB": round(there / 2**30, 3),
         "temporaries_GiB": round(memory.temp_size_in_bytes / 2**30, 3),
-        "launches": launches,
+        "launches": counted["launches"],
         "gigabytes": round(traffic / 1e9, 2),
     }
+    if counted["cycles"]:
+        found["megacycles"] = round(counted["cycles"] / 1e6, 1)
+    if counted["loops of unknown length"]:
+        found["loops_counted_once"] = counted["loops of unknown length"]
     rates = [rate for kind, rate in RATES.items() if devices[0].device_kind.startswith(kind)]
     if rates:
         bytes_per_second, half, single = rates[0]
@@ -191,8 +198,12 @@ def _over_devices(
     return mapped, shardings
 
 
-def count(text: str) -> tuple[int, int]:
-    """Returns launches and bytes read and written, from an optimised program's text."""
+def count(text: str) -> collections.Counter:
+    """Returns what an optimised program's text says of its run.
+
+    launches; bytes, read and written; cycles, as TPUs' compiler estimates them; loops of unknown
+    length, which count as if they ran once.
+    """
     bodies = dict(COMPUTATION.findall(text))
     total: collections.Counter = collections.Counter()
 
@@ -208,17 +219,36 @@ def count(text: str) -> tuple[int, int]:
                 continue
             called = _called(operation, line)
             if called is None:
+                estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
+                total["cycles"] += times * int(estimate[1] if estimate else 0)
                 operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
                 total["launches"] += times
                 sizes = map(_bytes, (shape, *(shapes.get(o, "") for o in operands)))
                 total["bytes"] += times * sum(sizes)
                 continue
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+            trips = _trips(line, bodies) if operation == "while" else 1
+            total["loops of unknown length"] += trips is None
             for other in called:
-                walk(other, times * int(trips[1] if trips else 1))
+                walk(other, times * (trips or 1))
 
     walk(re.findall(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)[0], 1)
-    return total["launches"], total["bytes"]
+    return total
+
+
+def _trips(loop: str, bodies: dict[str, str]) -> int | None:
+    """Returns how often a loop runs; None where its text does not say so.
+
+    GPUs' compiler notes the number beside the loop. TPUs' does not: there the condition compares
+    the counter, which JAX starts at 0, with a constant.
+    """
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop)
+    if known:
+        return int(known[1])
+    called = re.search(r"condition=%?([\w.\-]+)", loop)
+    condition = bodies.get(called[1], "") if called else ""
+    constants = dict(re.findall(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)", condition))
+    limit = re.search(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT", condition)
+    return int(constants[limit[1]]) if limit and limit[1] in constants else None
 
 
 def _called(operation: str, line: str) -> Iterable[str] | None:

@@ -39,8 +39,31 @@ ENTRY %main (a: f32[4]) -> f32[4] {
 """  # noqa: E501
 
 
-def test_a_loop_counts_as_often_as_it_runs():
-    assert accelerators.count(PROGRAM) == (1 + 3, (16 + 16) + 3 * (16 + 2 * 16))
+# How TPUs' compiler writes the same loop, and an estimate.
+CONDITION = """%c (p.2: (f32[4])) -> pred[] {
+  %p.2 = (f32[4]) parameter(0)
+  %limit = s32[]{:T(128)} constant(3)
+  %i = s32[]{:T(128)} get-tuple-element(%p.2), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT, metadata={op_name="while/lt"}
+}
+
+"""
+KNOWN = ', backend_config={"known_trip_count":{"n":"3"}}'
+ESTIMATE = ', backend_config={"window_config":{"estimated_cycles":"50"}}'
+OF_TPU = PROGRAM.replace(KNOWN, "").replace("calls=%add", f"calls=%add{ESTIMATE}")
+AS_OFTEN = {"launches": 1 + 3, "bytes": (16 + 16) + 3 * (16 + 2 * 16)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PROGRAM, AS_OFTEN),
+        (OF_TPU.replace("ENTRY", f"{CONDITION}ENTRY"), AS_OFTEN | {"cycles": 150}),
+        (OF_TPU, {"launches": 2, "bytes": 80, "cycles": 50, "loops of unknown length": 1}),
+    ],
+)
+def test_a_loop_counts_as_often_as_it_runs(text, expected):
+    assert {key: value for key, value in accelerators.count(text).items() if value} == expected
 
 
 @pytest.mark.parametrize("mode", ["forward", "train"])

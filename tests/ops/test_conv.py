@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -62,6 +63,46 @@ def test_gradients(shape, kernel, stride):
     ours = jax.vjp(functools.partial(conv.conv2d, stride=stride), x, weights)[1](d_out)
     for gradient, other in zip(ours, pull(d_out), strict=True):
         np.testing.assert_allclose(gradient, other, atol=1e-4)  # sums of up to 196 products
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 9), (1, 1, 1), (3, 8, 5)])
+@pytest.mark.parametrize("size", [3, 7])
+def test_by_rows(shape, size):
+    """The form of TPUs, here on whatever is there, against sums in float64."""
+    x, weights = arrays((*shape, 6), (size, size, 6, 9))
+    (d_out,) = arrays((*shape, 9))
+    out = conv._convolve_by_rows(x, weights, precision="float32")
+    np.testing.assert_allclose(out, by_taps(x, weights, 1, 1), atol=1e-4)
+    d_x, d_weights = conv._gradients_by_rows(x, weights, d_out, precision="float32")
+    back = by_taps(d_out, weights[::-1, ::-1].swapaxes(2, 3), 1, 1)
+    np.testing.assert_allclose(d_x, back, atol=1e-4)
+    for i, j in np.ndindex(size, size):
+        one = np.zeros_like(weights)
+        one[i, j] = np.eye(6, 9)  # the pixels of x, moved
+        moved = by_taps(x, one, 1, 1)[..., :6]
+        other = np.einsum("bhwi,bhwo->io", moved, d_out)
+        np.testing.assert_allclose(d_weights[i, j], other, atol=1e-4)
+
+
+def test_rows_of_bfloat16_add_up_in_float32():
+    """As a convolution does: only the result is rounded."""
+    x, weights = (a.astype(jnp.bfloat16) for a in arrays((1, 4, 5, 64), (7, 7, 64, 3)))
+    out = conv._convolve_by_rows(x, weights, precision=None)
+    exact = by_taps(np.asarray(x, np.float64), np.asarray(weights, np.float64), 1, 1)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, rtol=2**-8, atol=1e-4)
+
+
+def test_rows_are_for_frames_that_are_not_too_large():
+    kernel, small, large = (7, 7, 32, 64), (10, 64, 64, 32), (2, 720, 1280, 32)
+    x, too_much, weights = (jax.ShapeDtypeStruct(s, np.float32) for s in (small, large, kernel))
+    assert conv._rows_pay(x, weights, 1)
+    assert not conv._rows_pay(too_much, weights, 1)
+    assert not conv._rows_pay(x, weights, 2)
+    assert not conv._rows_pay(x, weights.update(shape=(1, 1, 32, 64)), 1)
+    for platform, loops in (("tpu", True), ("cuda", False), ("cpu", False)):
+        lowered = jax.jit(conv.conv2d).trace(x, weights).lower(lowering_platforms=(platform,))
+        assert ("stablehlo.while" in lowered.as_text()) == loops, platform
 
 
 def test_gradients_inside_jit_vmap_and_scan():
