@@ -105,12 +105,12 @@ def test_golden(name):
     check_golden(golden, *run(model, params, golden_video(golden)))
 
 
-@pytest.fixture
-def as_gpus_do(monkeypatch):
-    """Computes here, in float32, what a GPU would."""
+@pytest.fixture(params=["cuda", "tpu"])
+def as_accelerators_do(request, monkeypatch):
+    """Computes here, in float32, what a GPU or a TPU would."""
 
-    def chosen(*args, default=None, cuda=None, **_):
-        return (cuda or default)(*args)
+    def chosen(*args, default, **forms):
+        return forms.get(request.param, default)(*args)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
     _compiled.cache_clear()
@@ -119,12 +119,12 @@ def as_gpus_do(monkeypatch):
     jax.clear_caches()
 
 
-def test_golden_as_gpus_do(as_gpus_do):
+def test_golden_as_accelerators_do(as_accelerators_do):
     test_golden("sr_x4_unaligned")
 
 
 @pytest.mark.slow
-def test_golden_gradients_as_gpus_do(as_gpus_do):
+def test_golden_gradients_as_accelerators_do(as_accelerators_do):
     test_golden_gradients()
 
 
