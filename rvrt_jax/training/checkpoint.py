@@ -94,6 +94,7 @@ class Checkpoints:
     def __init__(self, workdir: Path) -> None:
         self._folder = workdir.absolute() / FOLDER
         self._failed = False  # this host could not write
+        self._openings = 0
         # Opening is one act of all hosts, so that none can try it again on its own.
         hosts.agree(lambda: files.patiently(lambda: exists(workdir)))
         self._manager = files.patiently(self._open) if hosts.alone() else self._open()
@@ -107,7 +108,9 @@ class Checkpoints:
             best_fn=runs.score,  # without it orbax would not store the scores
             preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
             cleanup_tmp_directories=True,  # half-written ones of a killed run
+            temporary_path_class=_half_written(self._openings),
         )
+        self._openings += 1
         return ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -259,6 +262,9 @@ class Checkpoints:
         except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
             self._failed = True
             if hosts.alone():  # it is not done with the one that failed
+                with contextlib.suppress(Exception):  # known
+                    # Nothing public waits for the thread that writes, once another has failed.
+                    self._manager._checkpointer.wait_until_finished()
                 self._manager = files.patiently(self._open)
             raise self._explained(error) from error
 
@@ -274,6 +280,23 @@ class Checkpoints:
             "start the same command again: it goes on from "
             f"{f'step {max(complete)}' if complete else 'the start'}."
         )
+
+
+def _half_written(opening: int) -> type[ocp.path.atomicity.AtomicRenameTemporaryPath]:
+    """Returns where orbax writes until a checkpoint is complete: a folder for each opening.
+
+    What tensorstore had begun when a write failed goes on, and must not meet the next one's files.
+    """
+
+    class Own(ocp.path.atomicity.AtomicRenameTemporaryPath):
+        @classmethod
+        def from_final(cls, final_path: Any, **options: Any) -> "Own":
+            own = super().from_final(final_path, **options)
+            path = own.get()
+            number = f"-{opening}" if opening else ""
+            return cls(path.with_name(path.name + number), final_path, **options)
+
+    return Own
 
 
 def _restore(folder: Path, step: int, like: TrainState) -> TrainState:

@@ -12,15 +12,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from helpers import standin
-from helpers.runs import STEPS, ends_like, run, saved_steps
+from helpers.runs import STEPS, ends_like, final, run, saved_steps
 
 from rvrt_jax import files
 from rvrt_jax.errors import UserError
-from rvrt_jax.training import hosts, run_folder, state
+from rvrt_jax.training import checkpoint, hosts, run_folder, state
 from rvrt_jax.training import loop as training
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +90,7 @@ def test_an_exception_leaves_a_checkpoint(tmp_path, straight, capsys, monkeypatc
 @THREADS_RAISE_TOO
 def test_a_full_disk_does_not_hide_the_first_exception(tmp_path, straight, capsys, monkeypatch):
     monkeypatch.setattr(training, "RESCUE_PAUSES", (0.1,))
-    full = standin.failing("open 5.orbax-checkpoint-tmp/*", errno.ENOSPC, times=999)
+    full = standin.failing("open 5.orbax-checkpoint-tmp*", errno.ENOSPC, times=999)
     with monkeypatch.context() as patch, full, pytest.raises(ArithmeticError, match="something"):
         _break_samples(patch)
         run(tmp_path)
@@ -100,11 +103,51 @@ def test_a_full_disk_does_not_hide_the_first_exception(tmp_path, straight, capsy
 
 @THREADS_RAISE_TOO
 def test_a_disk_full_for_a_moment_costs_no_step(tmp_path, straight, capsys):
+    # What failed may be but the note beside the arrays, and step 6 is whole.
     full = standin.failing("open 6.orbax-checkpoint-tmp/*", errno.ENOSPC)
-    with full, pytest.raises(UserError, match=r"the disk is full.*goes on from step 3"):
+    with full, pytest.raises(UserError, match=r"the disk is full.*from step [36]\."):
         run(tmp_path)
     assert "an error ends the run; step 6 is saved." in capsys.readouterr().err
     ends_like(straight, tmp_path)
+
+
+@THREADS_RAISE_TOO
+def test_a_write_that_failed_ends_before_its_files_are_removed(tmp_path, straight):
+    def write_late() -> None:
+        time.sleep(3)
+        rest = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp" / "rest.orbax-checkpoint-tmp"
+        rest.mkdir(parents=True, exist_ok=True)
+
+    saved = final(straight)
+    full = standin.failing("open 3.orbax-checkpoint-tmp/_CHECKPOINT_METADATA", errno.ENOSPC)
+    late = standin.at("glob.glob 3.orbax-checkpoint-tmp/rest*/ocdbt*", write_late)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        with full, late, pytest.raises(UserError, match="the disk is full"):
+            checkpoints.save(3, saved)
+            checkpoints.wait()
+        time.sleep(4)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(saved), saved)
+
+
+@THREADS_RAISE_TOO
+def test_what_a_failed_write_still_writes_harms_no_other(tmp_path, straight):
+    def write_late() -> None:
+        rest = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp" / "rest.orbax-checkpoint-tmp"
+        rest.mkdir(parents=True, exist_ok=True)
+        (rest / "manifest.ocdbt").write_bytes(b"of the write that failed")
+
+    saved = final(straight)
+    full = standin.failing("open 3.orbax-checkpoint-tmp/rest*/_METADATA", errno.ENOSPC)
+    late = standin.at("os.rename 3.orbax-checkpoint-tmp*/rest*", write_late)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        with full, pytest.raises(UserError, match="the disk is full"):
+            checkpoints.save(3, saved)
+            checkpoints.wait()
+        with late:
+            checkpoints.save(3, saved)
+            checkpoints.wait()
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(saved), saved)
 
 
 def test_a_read_error_is_tried_again(tmp_path, straight, monkeypatch):
