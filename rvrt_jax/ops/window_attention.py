@@ -1,9 +1,9 @@
-"""Attention inside windows: the readable form, and one kernel of cuDNN for NVIDIA GPUs.
+"""Attention inside windows: the readable form, and one kernel each for NVIDIA GPUs and TPUs.
 
-The readable form writes logits and weights to memory, the kernel neither. It takes bfloat16 only
-and heads of a multiple of 8 channels; its sums and its softmax are float32. What one window's
-tokens must not see of each other goes into the kernel as channels of the queries and keys, since a
-mask for each window would be as large as the logits.
+The readable form writes logits and weights to memory, the kernels neither. They take bfloat16 only,
+and their sums and softmax are float32. The one for GPUs is cuDNN's, which wants heads of a multiple
+of 8 channels. What one window's tokens must not see of each other goes into it as channels of the
+queries and keys, since a mask for each window would be as large as the logits.
 
 Shapes: q, k, v [b, windows, tokens, heads, channels]; bias [heads, tokens, tokens], added to the
 logits; sides, bool [windows, tokens, axes], or None: tokens that lie on different sides of any axis
@@ -14,19 +14,22 @@ import contextlib
 import contextvars
 import functools
 import logging
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import Array
 
+from rvrt_jax.ops import window_attention_tpu
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.window import MASKED
 
 _log = logging.getLogger(__name__)
 
-KERNEL_CHANNELS = 8  # the kernel's channels of a head are a multiple of this
+KERNEL_CHANNELS = 8  # the channels of a head are a multiple of this in cuDNN's kernel
+BACKENDS = {"cuda": "gpu", "tpu": "tpu"}  # where the kernels' devices are, JAX's default is this
 
 
 _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
@@ -44,19 +47,9 @@ def plain_only() -> Iterator[None]:
 
 def attend(q: Array, k: Array, v: Array, bias: Array, sides: Array | None) -> Array:
     """Attends inside windows; returns q's shape. Shapes as in the module's docstring."""
-    tokens, channels = q.shape[2], q.shape[-1]
-    fits = q.dtype == jnp.bfloat16 and channels % KERNEL_CHANNELS == 0 and tokens % 2 == 0
-    if not fits or _plain.get():
+    if q.dtype != jnp.bfloat16 or _plain.get():
         return attend_plain(q, k, v, bias, sides)
-    axes = 0 if sides is None else sides.shape[-1]
-    if not _kernel_works(tokens, q.shape[-2], channels + 2 * axes + -2 * axes % KERNEL_CHANNELS):
-        return attend_plain(q, k, v, bias, sides)
-    scale = channels**-0.5
-    if sides is not None:
-        q, k, v = _with_sides(q, k, v, sides, -MASKED / scale)
-    flat = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
-    y = cast(Array, _attend_fused(*flat, bias.astype(q.dtype), scale))
-    return y[..., :channels].reshape(*q.shape[:-1], channels)
+    return _attend_fused(q, k, v, bias.astype(q.dtype), sides)
 
 
 def attend_plain(q: Array, k: Array, v: Array, bias: Array, sides: Array | None) -> Array:
@@ -88,67 +81,112 @@ def _with_sides(
     return add(q, of_q), add(k, of_k), add(v, jnp.zeros_like(of_k))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend_fused(q: Array, k: Array, v: Array, bias: Array, scale: float) -> Array:
-    return _by_platform(_attend_cudnn, _attend_default, scale, q, k, v, bias)
+@jax.custom_vjp
+def _attend_fused(q: Array, k: Array, v: Array, bias: Array, sides: Array | None) -> Array:
+    return _by_platform(attend_cudnn, attend_tpu, attend_plain)(q, k, v, bias, sides)
 
 
-def _forward(q: Array, k: Array, v: Array, bias: Array, scale: float):
-    out = _by_platform(_attend_cudnn, _attend_default, scale, q, k, v, bias)
-    return out, (q, k, v, bias)
+def _forward(*arrays: Array | None):
+    return _attend_fused(*arrays), arrays
 
 
-def _backward(scale: float, residuals: tuple[Array, ...], d_out: Array):
+def _backward(arrays: tuple[Array | None, ...], d_out: Array):
     """Computes the forward pass again: so no platform keeps what only another needs."""
-
-    def gradients(form, *arrays: Array, scale: float):
-        *arguments, d_out = arrays
-        return jax.vjp(functools.partial(form, scale=scale), *arguments)[1](d_out)
-
-    cudnn, default = (functools.partial(gradients, f) for f in (_attend_cudnn, _attend_default))
-    return _by_platform(cudnn, default, scale, *residuals, d_out)
+    return *_by_platform(_gradients_of(attend_cudnn), _gradients_tpu, _gradients_of(attend_plain))(
+        *arrays, d_out
+    ), None
 
 
 _attend_fused.defvjp(_forward, _backward)
 
 
-def _by_platform(cudnn, default, scale: float, *arrays: Array):
-    cudnn, default = (functools.partial(f, scale=scale) for f in (cudnn, default))
-    return jax.lax.platform_dependent(*arrays, cuda=cudnn, default=default)
+def _by_platform(cuda: Callable, tpu: Callable, default: Callable) -> Callable:
+    """Returns a function of q, k, v, bias, sides and more in its form for the platform."""
+
+    def call(q: Array, k: Array, v: Array, bias: Array, sides: Array | None, *more: Array) -> Any:
+        forms = {"cuda": cuda, "tpu": tpu}
+        forms = {name: form for name, form in forms.items() if _fits(name, q, sides)}
+        return jax.lax.platform_dependent(q, k, v, bias, sides, *more, default=default, **forms)
+
+    return call
 
 
-def _attend_cudnn(q: Array, k: Array, v: Array, bias: Array, *, scale: float) -> Array:
-    return jax.nn.dot_product_attention(
-        q, k, v, bias=bias[None], scale=scale, implementation="cudnn"
-    )
+def attend_cudnn(q: Array, k: Array, v: Array, bias: Array, sides: Array | None) -> Array:
+    """The kernel of NVIDIA GPUs; shapes as in the module's docstring."""
+    shape, scale = q.shape, q.shape[-1] ** -0.5
+    if sides is not None:
+        q, k, v = _with_sides(q, k, v, sides, -MASKED / scale)
+    q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+    y = jax.nn.dot_product_attention(q, k, v, bias=bias[None], scale=scale, implementation="cudnn")
+    return y[..., : shape[-1]].reshape(shape)
 
 
-def _attend_default(q: Array, k: Array, v: Array, bias: Array, *, scale: float) -> Array:
-    q = q * (scale * q.shape[-1] ** 0.5)
-    return attend_plain(q[None], k[None], v[None], bias, None)[0]
+def attend_tpu(q: Array, k: Array, v: Array, bias: Array, sides: Array | None) -> Array:
+    """The kernel of TPUs; shapes as in the module's docstring."""
+    flat = (_flat(x) for x in (q, k, v))
+    return window_attention_tpu.attend(*flat, bias, _numbers(sides)).reshape(q.shape)
+
+
+def _gradients_tpu(q: Array, k: Array, v: Array, bias: Array, sides: Array | None, d_out: Array):
+    flat = (_flat(x) for x in (q, k, v))
+    found = window_attention_tpu.gradients(*flat, bias, _numbers(sides), _flat(d_out))
+    return *(x.reshape(q.shape) for x in found[:3]), found[3]
+
+
+def _gradients_of(form: Callable[..., Array]) -> Callable[..., tuple[Array, ...]]:
+    """Returns a function of the arguments and the result's gradient that gives the arguments'."""
+
+    def gradients(*arrays: Any) -> tuple[Array, ...]:
+        *arguments, sides, d_out = arrays
+        return jax.vjp(lambda *a: form(*a, sides), *arguments)[1](d_out)
+
+    return gradients
+
+
+def _flat(x: Array) -> Array:
+    return rearrange(x, "b n l a d -> (b n) l (a d)")
+
+
+def _numbers(sides: Array | None) -> Array | None:
+    """Returns a number for each set of sides, int32 [windows, tokens]."""
+    if sides is None:
+        return None
+    return (sides << jnp.arange(sides.shape[-1])[None, None]).sum(axis=-1, dtype=jnp.int32)
+
+
+def _fits(platform: str, q: Array, sides: Array | None) -> bool:
+    tokens, heads, channels = q.shape[2:]
+    if platform == "cuda" and (channels % KERNEL_CHANNELS or tokens % 2):
+        return False
+    return _works(platform, tokens, heads, channels, 0 if sides is None else sides.shape[-1])
 
 
 @functools.cache
-def _kernel_works(tokens: int, heads: int, channels: int) -> bool:
-    """Returns whether JAX finds cuDNN and, where a GPU is here, the kernel compiles for it."""
+def _works(platform: str, tokens: int, heads: int, channels: int, axes: int) -> bool:
+    """Returns whether this JAX has a kernel and, where its devices are here, can compile it."""
 
-    def loss(x: Array, bias: Array) -> Array:
-        return _attend_cudnn(x, x, x, bias, scale=1.0).astype(jnp.float32).sum()
+    def use(x: Array, bias: Array) -> Any:
+        form, gradients = attend_cudnn, _gradients_of(attend_cudnn)
+        if platform == "tpu":
+            form, gradients = attend_tpu, _gradients_tpu
+        sides = jnp.zeros((1, tokens, axes), bool) if axes else None
+        return form(x, x, x, bias, sides), gradients(x, x, x, bias, sides, x)
 
-    sizes = (2, tokens, heads, channels), (heads, tokens, tokens)
+    sizes = (2, 1, tokens, heads, channels), (heads, tokens, tokens)
     shapes = [jax.ShapeDtypeStruct(size, jnp.bfloat16) for size in sizes]
     try:
-        jax.eval_shape(loss, *shapes)
+        jax.eval_shape(use, *shapes)
     except RuntimeError:  # a JAX without cuDNN, which has no program for NVIDIA GPUs to make
         return False
-    if jax.default_backend() != "gpu":
+    if jax.default_backend() != BACKENDS[platform]:
         return True
     try:
-        jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes).compile()
-    except RuntimeError as error:  # an old GPU, or AMD's
+        jax.jit(use).lower(*shapes).compile()
+    except Exception as error:  # an old GPU, AMD's, more tokens than a TPU's memory takes
         reason = (str(error).splitlines() or [""])[0]
         _log.warning(
-            "Attention inside windows uses the plain form: cuDNN's kernel does not compile (%s).",
+            "Attention inside windows uses the plain form: %s's kernel does not compile (%s).",
+            {"cuda": "cuDNN", "tpu": "the TPU"}[platform],
             reason,
         )
         return False

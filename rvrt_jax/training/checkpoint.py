@@ -262,9 +262,11 @@ class Checkpoints:
         except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
             self._failed = True
             if hosts.alone():  # it is not done with the one that failed
-                with contextlib.suppress(Exception):  # known
-                    # Nothing public waits for the thread that writes, once another has failed.
-                    self._manager._checkpointer.wait_until_finished()
+                # Nothing public waits for the thread that writes, once another has failed.
+                writer = self._manager._checkpointer
+                assert isinstance(writer, ocp.AsyncCheckpointer)
+                with contextlib.suppress(Exception):  # the same one again, or its consequence
+                    writer.wait_until_finished()
                 self._manager = files.patiently(self._open)
             raise self._explained(error) from error
 
@@ -283,9 +285,8 @@ class Checkpoints:
 
 
 def _half_written(opening: int) -> type[ocp.path.atomicity.AtomicRenameTemporaryPath]:
-    """Returns where orbax writes until a checkpoint is complete: a folder for each opening.
-
-    What tensorstore had begun when a write failed goes on, and must not meet the next one's files.
+    """Returns where orbax writes what is not complete: a folder of its own for each opening, as
+    what tensorstore had begun when a write failed goes on, and must not meet the next one's files.
     """
 
     class Own(ocp.path.atomicity.AtomicRenameTemporaryPath):

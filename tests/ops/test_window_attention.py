@@ -1,4 +1,6 @@
-"""The form of window attention for NVIDIA GPUs, all but its kernel, against the readable one."""
+"""The forms of window attention for GPUs, all but the kernel, and TPUs against the readable one."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 
 from rvrt_jax.ops import window as win
 from rvrt_jax.ops import window_attention as wa
+from rvrt_jax.ops import window_attention_tpu as wa_tpu
 
 SIZE, WINDOW = (2, 8, 8), (2, 4, 4)
 HEADS = 3
@@ -22,14 +25,32 @@ def inputs(channels, b=2):
     return [jnp.asarray(x, jnp.bfloat16) for x in arrays]
 
 
-@pytest.fixture
-def kernel(monkeypatch):
-    """Pretends that cuDNN is here; on a CPU the kernel's place is taken by what it computes."""
-    monkeypatch.setattr(wa, "_kernel_works", lambda *_: True)
+@pytest.fixture(params=["gpu", "tpu"])
+def kernel(request, monkeypatch):
+    """Takes a platform's form on a CPU: interpreted, or with what cuDNN computes in its place."""
     calls = []
-    fused = wa._attend_fused
-    monkeypatch.setattr(wa, "_attend_fused", lambda *a: calls.append(a[0].shape) or fused(*a))
-    monkeypatch.setattr(wa, "_attend_cudnn", wa._attend_default)  # traced even where it is not run
+
+    def called(form):
+        return lambda q, *arrays, **options: calls.append(q.shape) or form(q, *arrays, **options)
+
+    def in_place_of_cudnn(q, k, v, bias, scale, implementation):
+        q = q * (scale * q.shape[-1] ** 0.5)
+        return wa.attend_plain(q[None], k[None], v[None], bias[0], None)[0]
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", called(in_place_of_cudnn))
+    interpreted = functools.partial(wa_tpu.attend, interpret=True)
+    monkeypatch.setattr(wa_tpu, "attend", called(interpreted))
+    gradients = functools.partial(wa_tpu.gradients, interpret=True)
+    monkeypatch.setattr(wa_tpu, "gradients", gradients)
+
+    def by_platform(cuda, tpu, default):
+        def call(q, k, v, bias, sides, *more):
+            form = {"gpu": cuda, "tpu": tpu}[request.param]
+            return form(q, k, v, bias, sides, *more)
+
+        return call
+
+    monkeypatch.setattr(wa, "_by_platform", by_platform)
     return calls
 
 
@@ -47,13 +68,13 @@ def test_equals_the_readable_form(kernel, channels, shift):
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(*arrays)
 
     (_, y), gradients = results(wa.attend, arrays)
-    more = 8 if any(shift) else 0  # channels that say which tokens must not see each other
-    assert set(kernel) == {(2 * 4, 32, HEADS, channels + more)}
+    assert kernel
     exact = [x.astype(jnp.float32) for x in arrays]
     (_, expected), expected_gradients = results(wa.attend_plain, exact)
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.02)
     for found, right in zip(gradients, expected_gradients, strict=True):
+        assert found.dtype == jnp.bfloat16
         error = np.linalg.norm(found.astype(jnp.float32) - right)
         assert error < 0.02 * np.linalg.norm(right)
 
@@ -71,12 +92,18 @@ def test_what_lies_apart_has_no_influence(kernel):
     np.testing.assert_array_equal(before[:, -1, 0], after[:, -1, 0])
 
 
-@pytest.mark.parametrize(("channels", "dtype"), [(6, jnp.bfloat16), (24, jnp.float32)])
-def test_what_the_kernel_does_not_take_has_the_readable_form(kernel, channels, dtype):
-    q, k, v, bias = (x.astype(dtype) for x in inputs(channels))
+def test_float32_has_the_readable_form(kernel):
+    q, k, v, bias = (x.astype(jnp.float32) for x in inputs(24))
     y = wa.attend(q, k, v, bias, None)
     assert kernel == []
     np.testing.assert_array_equal(y, wa.attend_plain(q, k, v, bias, None))
+
+
+@pytest.mark.parametrize(("channels", "tokens"), [(6, 32), (24, 35)])
+def test_cudnn_takes_even_tokens_and_channels_by_eights(channels, tokens, monkeypatch):
+    monkeypatch.setattr(wa, "_works", lambda *_: True)
+    q = jax.ShapeDtypeStruct((1, 4, tokens, HEADS, channels), jnp.bfloat16)
+    assert not wa._fits("cuda", q, None) and wa._fits("tpu", q, None)
 
 
 def test_programs_to_keep_have_the_readable_form(kernel):
@@ -89,17 +116,21 @@ def test_programs_to_keep_have_the_readable_form(kernel):
     assert len(kernel) == 1
 
 
-def test_a_kernel_that_does_not_compile_says_so_once(monkeypatch, caplog):
-    def broken(*arrays, scale):
-        raise NotImplementedError("no such GPU")
+@pytest.mark.parametrize(
+    ("platform", "name"), [("cuda", "cuDNN's"), ("tpu", "the TPU's")], ids=["cuda", "tpu"]
+)
+def test_a_kernel_that_does_not_compile_says_so_once(monkeypatch, caplog, platform, name):
+    def broken(*arrays):
+        raise NotImplementedError("no such device")
 
-    monkeypatch.setattr(wa, "_attend_cudnn", broken)
+    monkeypatch.setattr(wa, "attend_cudnn", broken)
+    monkeypatch.setattr(wa, "attend_tpu", broken)
     monkeypatch.setattr(jax, "eval_shape", lambda *arguments: None)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    wa._kernel_works.cache_clear()
-    assert not wa._kernel_works(16, 2, 24) and not wa._kernel_works(16, 2, 24)
+    monkeypatch.setattr(jax, "default_backend", lambda: wa.BACKENDS[platform])
+    wa._works.cache_clear()
+    assert not wa._works(platform, 16, 2, 24, 0) and not wa._works(platform, 16, 2, 24, 0)
     assert [r.message for r in caplog.records] == [
-        "Attention inside windows uses the plain form: cuDNN's kernel does not compile"
-        " (no such GPU)."
+        f"Attention inside windows uses the plain form: {name} kernel does not compile"
+        " (no such device)."
     ]
-    wa._kernel_works.cache_clear()
+    wa._works.cache_clear()
