@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 
-from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.window import MASKED
 
 
@@ -149,5 +148,6 @@ def _weights(q: Array, k: Array, bias: Array, apart: Array | None, scale: float)
 
 
 def _product(formula: str, x: Array, y: Array) -> Array:
-    precision = precision_of(x.dtype)
-    return jnp.einsum(formula, x, y, precision=precision, preferred_element_type=jnp.float32)
+    """Multiplies bfloat16 numbers, summed in float32, whatever JAX's default precision is."""
+    exact = jax.lax.Precision.DEFAULT
+    return jnp.einsum(formula, x, y, precision=exact, preferred_element_type=jnp.float32)

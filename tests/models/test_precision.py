@@ -1,5 +1,6 @@
 """Products of float32 numbers are float32 on every platform, read from the lowered programs."""
 
+import functools
 import itertools
 import re
 
@@ -34,6 +35,12 @@ def lowered(name: str, platform: str, **fields) -> str:
     In float32 with its gradient. In bfloat16 without: there gradients of products have factors that
     were summed in float32, and need no more than bfloat16's precision.
     """
+    chosen = jax.config.jax_default_matmul_precision
+    return lowered_once(name, platform, chosen, **fields)
+
+
+@functools.cache
+def lowered_once(name: str, platform: str, chosen: str, **fields) -> str:
     model = models.build(name, **SMALL[name], **fields)
     video = jax.ShapeDtypeStruct((1, FRAMES[name], 64, 64, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), video)["params"]
