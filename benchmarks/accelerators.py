@@ -11,7 +11,7 @@ hbm_GiB: all that is in a device's memory at once: arguments, results, and tempo
 launches: operations that are a kernel (or a library call) of their own.
 gigabytes: what they read and write, each operand and result counted whole. For a gather that is an
 upper bound, elsewhere a good estimate of the traffic.
-megacycles: what TPUs' compiler itself estimates, of one core of a chip.
+megacycles: what TPUs' compiler itself estimates, of one core of a chip; of Pallas kernels nothing.
 loops_counted_once: how many loops do not say how often they run; there should be none.
 ms_by_traffic, ms_by_arithmetic: what these bytes, and the products' operations, take at `RATES`.
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jax import Array
 
 from rvrt_jax.ops import window_attention_tpu
@@ -144,7 +143,8 @@ def _gradients_of(form: Callable[..., Array]) -> Callable[..., tuple[Array, ...]
 
 
 def _flat(x: Array) -> Array:
-    return rearrange(x, "b n l a d -> (b n) l (a d)")
+    b, windows, tokens, heads, channels = x.shape
+    return x.reshape(b * windows, tokens, heads * channels)
 
 
 def _numbers(sides: Array | None) -> Array | None:
