@@ -91,8 +91,7 @@ def main() -> None:
         for mode in args.modes:
             for dtype in args.dtypes:
                 row = {"model": name, "mode": mode, "dtype": dtype}
-                fields = {"dtype": jnp.dtype(dtype).type, "remat": mode == "train"}
-                net = build(name, **fields)
+                net = network(name, mode, dtype)
                 try:
                     row |= cost(net, devices, mode, args.frames, tuple(args.size))
                 except jax.errors.JaxRuntimeError as error:
@@ -103,6 +102,14 @@ def main() -> None:
     columns = dict.fromkeys(key for row in rows for key in row)
     measure.print_table([{key: row.get(key, "") for key in columns} for row in rows])
     sys.exit(any("failed" in row for row in rows))
+
+
+def network(name: str, mode: str, dtype: str) -> Any:
+    """Returns a published size, which rematerialises for training where it can."""
+    fields = {"dtype": jnp.dtype(dtype).type}
+    net = build(name, **fields)
+    can = mode == "train" and hasattr(net, "remat")
+    return build(name, remat=True, **fields) if can else net
 
 
 def _line(error: Exception) -> str:

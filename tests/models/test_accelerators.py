@@ -66,6 +66,13 @@ def test_a_loop_counts_as_often_as_it_runs(text, expected):
     assert {key: value for key, value in accelerators.count(text).items() if value} == expected
 
 
+@pytest.mark.parametrize("name", models.VARIANTS)
+def test_every_variant_is_measured(name):
+    forward, train = (accelerators.network(name, mode, "bfloat16") for mode in ("forward", "train"))
+    assert forward.dtype == train.dtype == jax.numpy.bfloat16
+    assert train == forward if name == "ffdnet" else train == forward.clone(remat=True)
+
+
 @pytest.mark.parametrize("mode", ["forward", "train"])
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("platform", PLUGINS)
