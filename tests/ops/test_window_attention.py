@@ -68,7 +68,9 @@ def test_equals_the_readable_form(kernel, channels, shift):
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(*arrays)
 
     (_, y), gradients = results(wa.attend, arrays)
-    assert kernel
+    more = 8 if any(shift) else 0  # cuDNN's channels that say what must not see each other
+    ours = {(2 * 4, 32, HEADS * channels)}
+    assert set(kernel) in ({(2 * 4, 32, HEADS, channels + more)}, ours)
     exact = [x.astype(jnp.float32) for x in arrays]
     (_, expected), expected_gradients = results(wa.attend_plain, exact)
     assert y.dtype == jnp.bfloat16
