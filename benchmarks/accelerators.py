@@ -15,6 +15,9 @@ megacycles: what TPUs' compiler itself estimates, of one core of a chip; of Pall
 loops_counted_once: how many loops do not say how often they run; there should be none.
 ms_by_traffic, ms_by_arithmetic: what these bytes, and the products' operations, take at `RATES`.
 
+JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1 before the command has the compiler search less: TPUs' is done
+in a third of the time, with a slower program. The JSON file says so ("effort").
+
 A program that does not compile gets a row with the reason; the exit code is then 1.
 """
 
@@ -42,6 +45,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rvrt_jax.models import VARIANTS, build
 from rvrt_jax.models.contract import in_channels
+from rvrt_jax.ops import platforms
 from rvrt_jax.training import flops
 
 EXTRAS = {"cuda": "cuda13", "tpu": "tpu"}
@@ -85,7 +89,10 @@ def main() -> None:
             f'Run: pip install "jax[{EXTRAS[args.platform]}]=={jax.__version__}"'
         )
     result = {"device": devices[0].device_kind, "devices": len(devices), "size": args.size}
-    file, folder = f"accelerators_{args.platform}", args.results or measure.RESULTS
+    result |= {"effort": jax.config.jax_exec_time_optimization_effort, "jax": jax.__version__}
+    generation = args.topology.partition(":")[0] if args.platform == "tpu" else ""
+    file = "_".join(filter(None, ("accelerators", args.platform, generation)))
+    folder = args.results or measure.RESULTS
     rows: list[dict[str, Any]] = []
     for name in args.models:
         for mode in args.modes:
@@ -143,8 +150,10 @@ def cost(
     function = _train_step(net) if mode == "train" else _forward(net)
     mapped, shardings = _over_devices(function, devices, arguments, mode)
     start = time.perf_counter()
-    traced = jax.jit(mapped, in_shardings=shardings).trace(*arguments)
-    lowered = traced.lower(lowering_platforms=(devices[0].platform.replace("gpu", "cuda"),))
+    platform = devices[0].platform.replace("gpu", "cuda")
+    with platforms.known_to_be(platform):  # as train.py and restoration trace
+        traced = jax.jit(mapped, in_shardings=shardings).trace(*arguments)
+        lowered = traced.lower(lowering_platforms=(platform,))
     lowered_at = time.perf_counter()
     program = lowered.compile()
     compiled = time.perf_counter()

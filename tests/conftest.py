@@ -17,6 +17,7 @@ import pytest
 from absl import flags
 
 from rvrt_jax.data import inventory
+from rvrt_jax.ops import platforms
 
 # A suite that nohup or a shell's background started would ignore what tests send to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,6 +40,13 @@ def own_inventories(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("inventories")
         patch.setattr(inventory, "folder", lambda: folder)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def for_cpus_alone():
+    """Programs are traced for the CPUs that they run on, as commands do: it takes half the time."""
+    with platforms.known_to_be("cpu"):
         yield
 
 

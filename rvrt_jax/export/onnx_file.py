@@ -8,6 +8,7 @@ import numpy as np
 from rvrt_jax.errors import UserError
 from rvrt_jax.export.program import Fixed
 from rvrt_jax.files import write_bytes
+from rvrt_jax.ops.platforms import known_to_be
 
 _LARGEST = 2**31 - 2**20  # bytes; Protocol Buffers end at 2 GiB
 
@@ -33,7 +34,8 @@ def write(path: str | os.PathLike, fixed: Fixed) -> None:
         return fixed(dict(zip(order, arrays, strict=True)), video)
 
     arrays = [weights[name] for name in order]
-    closed = jax.make_jaxpr(program)(arrays, fixed.input)
+    with known_to_be("cpu"):
+        closed = jax.make_jaxpr(program)(arrays, fixed.input)
     graph = onnx_graph.Graph(onnx_operators.OPERATORS)
     names = header["input"]["name"], header["output"]["name"]
     (result,) = graph.run(closed.jaxpr, closed.consts, [*map(np.asarray, arrays), names[0]])

@@ -28,6 +28,7 @@ import safetensors.numpy
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import replacing
 from rvrt_jax.models.contract import Network, Size, in_channels, slides
+from rvrt_jax.ops.platforms import known_to_be
 from rvrt_jax.ops.window_attention import plain_only
 from rvrt_jax.weights import mapping
 from rvrt_jax.weights.load import Loaded, config
@@ -138,7 +139,9 @@ def write(path: str | os.PathLike, fixed: Fixed, platforms: Sequence[str]) -> No
     shapes = {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in weights.items()}
     header = {"format": FORMAT, "jax": jax.__version__, "platforms": list(platforms)}
     header |= fixed.header()
-    with plain_only():  # cuDNN's kernels are not among what later versions of JAX promise to run
+    target = platforms[0] if len(platforms) == 1 else None
+    # cuDNN's kernels are not among what later versions of JAX promise to run.
+    with plain_only(), known_to_be(target):
         program = jax.export.export(jax.jit(fixed.__call__), platforms=platforms)
         exported = program(shapes, fixed.input)
     try:

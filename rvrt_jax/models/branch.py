@@ -3,8 +3,7 @@
 Source: Liang et al., RVRT, NeurIPS 2022, arXiv 2206.02146, section 3.1.
 """
 
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from flax import linen as nn
 from jax import Array
 
 from rvrt_jax.models.layers import Prepared, Remat, scan
+from rvrt_jax.ops import platforms
 
 
 class Branch(nn.Module):
@@ -43,15 +43,15 @@ class Branch(nn.Module):
             return x[::-1] if backward else x
 
         def step(branch: "Branch", carry: tuple[Array, Array], x: tuple):
-            is_first, earlier, flows = x
+            first, earlier, flows = x
             turn = (lambda x: x[:, ::-1]) if backward else (lambda x: x)
             known = [turn(features) for features in earlier]
-            hidden, refined, residues = branch.step(is_first, known, *carry, flows)
+            hidden, refined, residues = branch.step(first, known, *carry, flows)
             return (hidden, known[-1]), (turn(hidden), refined, residues)
 
         flows = jnp.pad(flows, [(1, 0)] + [(0, 0)] * (flows.ndim - 1))
         start = jnp.zeros_like(earlier[0][0])
-        xs = order(jnp.arange(len(flows)) == 0), earlier, order(flows)
+        xs = _first(order(jnp.arange(len(flows)) == 0)), earlier, order(flows)
         _, (hidden, refined, residues) = scan(
             self,
             step,
@@ -66,7 +66,7 @@ class Branch(nn.Module):
         return hidden, order(refined)[1:]
 
     def step(
-        self, is_first: Array, known: list[Array], hidden: Array, previous: Array, flows: Array
+        self, first: "First", known: list[Array], hidden: Array, previous: Array, flows: Array
     ) -> tuple[Array, Array, Array]:
         """Aligns the hidden state to the next clip and refines it; the first clip has nothing to
         align.
@@ -78,7 +78,7 @@ class Branch(nn.Module):
         if self.is_initializing():
             found = self.align(*clip)
         else:
-            found = _unless(is_first, *self.align.unbind(), *clip)
+            found = _unless(first, *self.align.unbind(), *clip)
         aligned, refined, residues = found
         return self.refine(known, aligned), refined, residues
 
@@ -87,27 +87,45 @@ class Branch(nn.Module):
         return aligned + self.backbone(jnp.concatenate([*known, aligned], axis=-1))
 
 
-def _unless(is_first: Array, align: nn.Module, variables: Any, *clip: Array) -> Any:
+class First(NamedTuple):
+    """What becomes of the alignment of a clip that is the first, bool: there is nothing to align.
+
+    Either is False where the platform does the other, known to its compiler.
+    """
+
+    skipped: Array
+    discarded: Array
+
+
+def _first(is_first: Array) -> First:
+    """CPUs and TPUs skip the alignment. GPUs align and throw the result away: a branch of the
+    program would have to wait, for each clip, until the host has seen which one to take.
+    """
+
+    def discard(is_first: Array) -> First:
+        return First(jnp.zeros_like(is_first), is_first)
+
+    def skip(is_first: Array) -> First:
+        return First(is_first, jnp.zeros_like(is_first))
+
+    return platforms.choose(is_first, cuda=discard, rocm=discard, default=skip)
+
+
+def _unless(first: First, align: nn.Module, variables: Any, *clip: Array) -> Any:
     """Aligns a clip; the first one comes out as zeros. One program for all clips halves the memory.
 
-    GPUs align the first as well and throw it away: a branch of the program would have to wait, for
-    each clip, until the host has seen which one to take.
+    The alignment is written once, not for each platform: tracing it takes seconds.
     """
 
     def aligned(variables: Any, *clip: Array) -> Any:
         return align.apply(variables, *clip)
 
-    def nothing(variables: Any, *clip: Array) -> Any:
-        shapes = jax.eval_shape(aligned, variables, *clip)
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    def nothing(_, current: Array, *others: Array) -> Any:
+        flows = others[-1]
+        return jnp.zeros_like(current), jnp.zeros_like(flows), jnp.zeros(2, flows.dtype)
 
-    def branched(is_first: Array, *inputs: Any) -> Any:
-        return jax.lax.cond(is_first, nothing, aligned, *inputs)
-
-    def selected(is_first: Array, *inputs: Any) -> Any:
-        zero = functools.partial(jnp.where, is_first, 0)
-        return jax.tree.map(lambda x: zero(x).astype(x.dtype), aligned(*inputs))
-
-    return jax.lax.platform_dependent(
-        is_first, variables, *clip, cuda=selected, rocm=selected, default=branched
-    )
+    if platforms.known() in platforms.GPUS:  # without a choice, in the gradient neither
+        found = aligned(variables, *clip)
+    else:
+        found = jax.lax.cond(first.skipped, nothing, aligned, variables, *clip)
+    return jax.tree.map(lambda x: jnp.where(first.discarded, jnp.zeros_like(x), x), found)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from rvrt_jax.ops import platforms
+
 Call = Callable[[Any, Any, Any], Any]  # (params, a frame, what all share)
 
 
@@ -29,7 +31,7 @@ def each_frame(
     def call(params: Any, frame: Any, shared: Any) -> Any:
         return alone.apply({"params": params}, frame, *shared, method=method)
 
-    return jax.lax.platform_dependent(
+    return platforms.choose(
         variables["params"],
         frames,
         shared,

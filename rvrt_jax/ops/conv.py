@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rvrt_jax.ops import platforms
 from rvrt_jax.ops.precision import precision_of
 
 Precision = str | None
@@ -57,7 +58,7 @@ def _plain_conv2d(x: Array, kernel: Array, stride: int, precision: Precision) ->
     if not _rows_pay(x, kernel, stride):
         return convolve(x, kernel)
     by_rows = functools.partial(_convolve_by_rows, precision=precision)
-    return jax.lax.platform_dependent(x, kernel, tpu=by_rows, default=convolve)
+    return platforms.choose(x, kernel, tpu=by_rows, default=convolve)
 
 
 def _forward(x: Array, kernel: Array, stride: int, precision: Precision):
@@ -71,7 +72,7 @@ def _backward(stride: int, precision: Precision, residuals: tuple[Array, Array],
     }
     if _rows_pay(*residuals, stride):
         forms["tpu"] = functools.partial(_gradients_by_rows, precision=precision)
-    return jax.lax.platform_dependent(*residuals, d_out, **forms)
+    return platforms.choose(*residuals, d_out, **forms)
 
 
 _plain_conv2d.defvjp(_forward, _backward)

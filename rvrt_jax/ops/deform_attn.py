@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
 
-from rvrt_jax.ops import deform_attn_at_once
+from rvrt_jax.ops import deform_attn_at_once, platforms
 from rvrt_jax.ops.deform_attn_at_once import per_head
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
@@ -137,7 +137,7 @@ def _by_platform(at_once: Callable, streamed: Callable, spec: _Spec, *arrays: Ar
     at_once, streamed = (functools.partial(f, spec=spec) for f in (at_once, streamed))
     if spec.everywhere_at_once:
         return at_once(*arrays)
-    return jax.lax.platform_dependent(*arrays, cuda=at_once, rocm=at_once, default=streamed)
+    return platforms.choose(*arrays, cuda=at_once, rocm=at_once, default=streamed)
 
 
 def _forward_at_once(q: Array, rows: Array, offsets: Array, *, spec: _Spec):

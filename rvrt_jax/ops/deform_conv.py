@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
 
-from rvrt_jax.ops import neighbours
+from rvrt_jax.ops import neighbours, platforms
 from rvrt_jax.ops.neighbours import Samples, fetch, shares, slopes
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
@@ -104,7 +104,7 @@ def _by_platform(at_once: Callable, streamed: Callable, spec: _Spec, *arrays: Ar
     at_once, streamed = (functools.partial(f, spec=spec) for f in (at_once, streamed))
     if spec.everywhere_at_once:
         return at_once(*arrays)
-    return jax.lax.platform_dependent(*arrays, cuda=at_once, rocm=at_once, default=streamed)
+    return platforms.choose(*arrays, cuda=at_once, rocm=at_once, default=streamed)
 
 
 def _forward_at_once(rows: Array, places: Array, mask: Array, weights: Array, *, spec: _Spec):

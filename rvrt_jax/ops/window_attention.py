@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rvrt_jax.ops import window_attention_tpu
+from rvrt_jax.ops import platforms, window_attention_tpu
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.window import MASKED
 
@@ -104,8 +104,9 @@ def _by_platform(cuda: Callable, tpu: Callable, default: Callable) -> Callable:
 
     def call(q: Array, k: Array, v: Array, bias: Array, sides: Array | None, *more: Array) -> Any:
         forms = {"cuda": cuda, "tpu": tpu}
-        forms = {name: form for name, form in forms.items() if _fits(name, q, sides)}
-        return jax.lax.platform_dependent(q, k, v, bias, sides, *more, default=default, **forms)
+        wanted = (platforms.known(),) if platforms.known() else tuple(forms)
+        fit = {n: form for n, form in forms.items() if n in wanted and _fits(n, q, sides)}
+        return platforms.choose(q, k, v, bias, sides, *more, default=default, **fit)
 
     return call
 

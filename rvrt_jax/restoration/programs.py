@@ -16,6 +16,7 @@ from jax import Array
 
 from rvrt_jax.errors import UserError
 from rvrt_jax.models.contract import Network, Params, Size, in_channels
+from rvrt_jax.ops import platforms
 from rvrt_jax.restoration.ensemble import Turn, turned_back
 
 
@@ -124,7 +125,8 @@ def memory_needed(model: Network, params: Params, call: Size, *, batch: int = 1)
     call: with a window the first number is the windows at once. batch: tiles at once.
     Raises OutOfMemory where a compiler finds out that a program cannot fit.
     """
-    with explained(call, "frames" if model.window is None else "windows"):
+    here = platforms.known_to_be(platforms.of(current_device()))
+    with here, explained(call, "frames" if model.window is None else "windows"):
         if model.window is not None:
             return _window_memory(model, params, call)
         video = jax.ShapeDtypeStruct((batch, *call, in_channels(model)), np.float32)

@@ -78,7 +78,7 @@ def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> Tra
     if settings.init_from and not settings.init_partial:
         _, params = loading.load(settings.init_from, **network)
     else:
-        params = jax.jit(functools.partial(draw, model, settings.seed))()
+        params = draw(model, settings.seed)
         if FLOW in params:
             params = {**params, FLOW: loading.spynet_params()}
         if IMAGE_DENOISER in params:
@@ -92,6 +92,7 @@ def fresh(settings: Settings, model: Network, network: Mapping[str, Any]) -> Tra
     return jax.device_put(_create(settings, model, params), parallel.replicated())
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def draw(model: Network, seed: int) -> Params:
     """Draws parameters, a nested dict."""
     video = jnp.zeros((1, *model.example_size(), in_channels(model)))

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from helpers import goldens
 from rvrt_jax.errors import UserError
 from rvrt_jax.models import build
 from rvrt_jax.models.pcd import DeformPack
+from rvrt_jax.ops import platforms
 from rvrt_jax.training import state
 from rvrt_jax.weights import families, mapping
 from rvrt_jax.weights import load as loading
@@ -47,9 +47,7 @@ def in_halves(model, params, video):
 
 def as_accelerators_do(model, params, video):
     """Returns what `run` does, from all frames in one batch."""
-    with mock.patch.object(
-        jax.lax, "platform_dependent", lambda *args, default, **_: default(*args)
-    ):
+    with platforms.known_to_be("cuda"):
         return run(model, params, video)
 
 

@@ -18,6 +18,7 @@ from rvrt_jax.models import VARIANTS, build, guided_attention, rvrt
 from rvrt_jax.models.layers import from_clips
 from rvrt_jax.models.spynet import SpyNet
 from rvrt_jax.models.swin import Rstb, WindowAttention
+from rvrt_jax.ops import platforms
 from rvrt_jax.training.losses import charbonnier
 from rvrt_jax.weights import families, mapping
 
@@ -106,17 +107,10 @@ def test_golden(name):
 
 
 @pytest.fixture(params=["cuda", "tpu"])
-def as_accelerators_do(request, monkeypatch):
+def as_accelerators_do(request):
     """Computes here, in float32, what a GPU or a TPU would."""
-
-    def chosen(*args, default, **forms):
-        return forms.get(request.param, default)(*args)
-
-    monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
-    _compiled.cache_clear()
-    yield
-    _compiled.cache_clear()
-    jax.clear_caches()
+    with platforms.known_to_be(request.param):
+        yield
 
 
 def test_golden_as_accelerators_do(as_accelerators_do):
