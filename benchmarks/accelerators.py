@@ -89,7 +89,7 @@ def main() -> None:
             f'Run: pip install "jax[{EXTRAS[args.platform]}]=={jax.__version__}"'
         )
     result = {"device": devices[0].device_kind, "devices": len(devices), "size": args.size}
-    result |= {"effort": jax.config.jax_exec_time_optimization_effort, "jax": jax.__version__}
+    result["effort"] = jax.config.jax_exec_time_optimization_effort
     generation = args.topology.partition(":")[0] if args.platform == "tpu" else ""
     file = "_".join(filter(None, ("accelerators", args.platform, generation)))
     folder = args.results or measure.RESULTS
