@@ -89,7 +89,7 @@ def main() -> None:
             f'Run: pip install "jax[{EXTRAS[args.platform]}]=={jax.__version__}"'
         )
     result = {"device": devices[0].device_kind, "devices": len(devices), "size": args.size}
-    result["effort"] = jax.config.jax_exec_time_optimization_effort
+    result["effort"] = float(os.environ.get("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", 0))
     generation = args.topology.partition(":")[0] if args.platform == "tpu" else ""
     file = "_".join(filter(None, ("accelerators", args.platform, generation)))
     folder = args.results or measure.RESULTS

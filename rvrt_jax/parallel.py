@@ -18,7 +18,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.ops import platforms
 
 AXIS = "devices"
 # What a host can ask for with a step; its metrics tell all of them whether any did. stop: after
@@ -183,13 +182,10 @@ def data_parallel(step: Callable[..., Any]) -> Callable[[Any, Any], tuple[Any, A
     On several hosts a step that one of them drops leaves the state as it was.
     """
 
-    platform = platforms.of(jax.devices()[0])
-
     def with_votes(state: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
         batch = dict(batch)
         votes = {name: jax.lax.pmax(batch.pop(name), AXIS) for name in VOTES}
-        with platforms.known_to_be(platform):
-            new, metrics = step(state, batch)
+        new, metrics = step(state, batch)
         if jax.process_count() > 1:
             dropped = votes[DROP] > 0
             new = jax.tree.map(lambda a, b: jnp.where(dropped, b, a), new, state)

@@ -15,8 +15,7 @@ import numpy as np
 from jax import Array
 
 from rvrt_jax.errors import UserError
-from rvrt_jax.models.contract import Network, Params, Size, in_channels
-from rvrt_jax.ops import platforms
+from rvrt_jax.models.contract import Network, Params, Size, in_channels, traced_for
 from rvrt_jax.restoration.ensemble import Turn, turned_back
 
 
@@ -125,8 +124,10 @@ def memory_needed(model: Network, params: Params, call: Size, *, batch: int = 1)
     call: with a window the first number is the windows at once. batch: tiles at once.
     Raises OutOfMemory where a compiler finds out that a program cannot fit.
     """
-    here = platforms.known_to_be(platforms.of(current_device()))
-    with here, explained(call, "frames" if model.window is None else "windows"):
+    with (
+        traced_for(current_device()),
+        explained(call, "frames" if model.window is None else "windows"),
+    ):
         if model.window is not None:
             return _window_memory(model, params, call)
         video = jax.ShapeDtypeStruct((batch, *call, in_channels(model)), np.float32)

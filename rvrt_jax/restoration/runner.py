@@ -26,8 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rvrt_jax.models.contract import Network, Params, Size
-from rvrt_jax.ops import platforms
+from rvrt_jax.models.contract import Network, Params, Size, traced_for
 from rvrt_jax.restoration import programs, sliding, tiling
 from rvrt_jax.restoration.ensemble import TURNS, Turn, turned
 from rvrt_jax.restoration.segments import Segment
@@ -171,7 +170,7 @@ class Runner:
             out = programs.apply(self._model, self._on_device(device), self._input(stacked, device))
             return [self._upright(out[i], (t, h, w), turn) for i in range(len(places))]
 
-        with self._explained(segment, len(batch)), platforms.known_to_be(platforms.of(device)):
+        with self._explained(segment, len(batch)), traced_for(device):
             return self._ensemble(run)
 
     def _slide(self, segment: Segment, place: Place, device: Device) -> list[Array]:
@@ -200,7 +199,7 @@ class Runner:
             out = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
             return [self._upright(out, (len(windows), h, w), turn)]
 
-        with self._explained(segment), platforms.known_to_be(platforms.of(device)):
+        with self._explained(segment), traced_for(device):
             pieces = self._ensemble(run)
         if self._diagnostics is not None:
             for name, values in slider.diagnostics.items():

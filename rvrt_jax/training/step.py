@@ -10,7 +10,7 @@ import optax
 from einops import rearrange
 
 from rvrt_jax import parallel
-from rvrt_jax.models.contract import Network
+from rvrt_jax.models.contract import Network, traced_for
 from rvrt_jax.models.layers import mean_and_max_length
 from rvrt_jax.training import losses, optim
 from rvrt_jax.training.losses import Loss
@@ -62,7 +62,12 @@ def programs(
             accumulate=settings.accumulate,
             axis_name=parallel.AXIS,
         )
-        return parallel.data_parallel(one_device)
+
+        def for_these_devices(state: TrainState, batch: dict[str, jax.Array]) -> Any:
+            with traced_for(jax.devices()[0]):
+                return one_device(state, batch)
+
+        return parallel.data_parallel(for_these_devices)
 
     return compiled
 

@@ -9,6 +9,8 @@ import pytest
 
 from rvrt_jax import models, parallel
 from rvrt_jax.ops import platforms
+from rvrt_jax.training import step
+from rvrt_jax.training.settings import Settings
 
 
 @pytest.fixture
@@ -75,13 +77,15 @@ def test_the_device_here():
     assert platforms.of(jax.devices()[0]) == "cpu"
 
 
-def test_a_step_is_traced_for_its_devices(function, traced):
-    def step(state, batch):
+def test_a_step_is_traced_for_its_devices(function, traced, monkeypatch):
+    def one_device(state, batch):
         return state + function(batch["x"]), {}
 
+    monkeypatch.setattr(step, "make", lambda *_, **__: one_device)
     batch = {"x": np.ones(jax.local_device_count(), np.float32)}
+    program = step.programs(Settings(), models.build("rvrt"), [])(frozenset())
     with platforms.known_to_be(None):
-        new, _ = parallel.data_parallel(step)(jnp.zeros(1), parallel.split(batch))
+        new, _ = program(jnp.zeros(1), parallel.split(batch))
     assert new == 2 and set(traced) == {"default"}
 
 
