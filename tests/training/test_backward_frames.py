@@ -167,7 +167,7 @@ def test_the_loss_is_of_the_last_frames_alone(monkeypatch):
     monkeypatch.setattr(basicvsr, "SpyNet", toy.PlainFlow)
     model = models.build("basicvsr", **FIELDS["basicvsr"])
     settings = Settings(steps=2, backward_frames=LAST, flow_freeze_steps=0)
-    params = jax.jit(lambda: state.draw(model, 0))()
+    params = state.draw(model, 0)
     groups = optim.learning_groups(settings, model.parameter_groups())
     train = step.programs(settings, model, groups)(frozenset())
     gt = np.random.default_rng(0).random((1, FRAMES, 32, 32, 3), np.float32)
@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_clip_as_that_of_a_whole_gradient(monkeypa
     monkeypatch.setattr(basicvsr, "SpyNet", toy.PlainFlow)
     model = models.build("basicvsr", **FIELDS["basicvsr"])
     groups = optim.learning_groups(Settings(steps=2, flow_freeze_steps=0), model.parameter_groups())
-    params = jax.jit(lambda: state.draw(model, 0))()
+    params = state.draw(model, 0)
     current = state.create(params, optim.adam(groups), ema=False)
 
     def temporary(frames, last):

@@ -150,7 +150,7 @@ def test_edvr_trains_through_both_phases(tmp_path, without_tsa):
         config.steps = 4
         training.run(config, tmp_path / "run")
         late = loading._restore(tmp_path / "run" / "checkpoints" / "4" / "params")
-    fresh = mapping.flatten(jax.jit(lambda: state.draw(models.build("edvr", **TINY), 0))())
+    fresh = mapping.flatten(state.draw(models.build("edvr", **TINY), 0))
     trained = mapping.flatten(trained)
     for path, leaf in late.items():
         if path.startswith("fusion"):

@@ -37,7 +37,7 @@ def built(**fields):
 @functools.cache
 def drawn_once(**fields):
     model = models.build("rvrt", **(SMALL | fields))
-    return model, jax.jit(lambda: state.draw(model, 0))()
+    return model, state.draw(model, 0)
 
 
 @pytest.mark.parametrize(
