@@ -3,7 +3,7 @@
 XLA's CPU backend takes the gradient of a kernel by convolving with windows as large as the image,
 one multiplication at a time: at 2 x 128 x 128 pixels and 24 channels that took 2.3 s inside a loop,
 against some 10 ms for the convolution itself. On CPUs the gradients are therefore written as what
-the backend is good at, a convolution (for the input) and a matrix product per tap (for the kernel).
+the backend is good at: a convolution for the input, matrix products over bands for the kernel.
 
 TPUs' compiler searches long for the shapes of a convolution's blocks: half a minute for one of 7x7
 in float32 with its gradients, and flow has 30 of them. There a loop over the kernel's rows, each a
@@ -22,6 +22,7 @@ from rvrt_jax.ops.precision import precision_of
 
 Precision = str | None
 
+BAND = 256  # pixels, about, whose surroundings a CPU has beside each other: up to some MB
 MOST_BESIDE = 2**28  # bytes of columns beside each other, of which a few are there at once
 
 
@@ -87,27 +88,56 @@ def _default_gradients(
 def _cpu_gradients(
     x: Array, kernel: Array, d_out: Array, *, stride: int, precision: Precision
 ) -> tuple[Array, Array]:
-    size = kernel.shape[0]
     # The barrier keeps XLA from folding the flip into a form of convolution it is slow at.
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    pad = size // 2
-    # The product wants channels first: left to the backend, each tap would be turned by itself,
-    # which took more time than the products.
-    turned = jnp.moveaxis(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))), -1, 0)
-    turned = jax.lax.optimization_barrier(turned)
-    seen_by_tap = x.shape[-1], *x.shape[:-1]
-
-    def tap(i: Array) -> Array:
-        seen = jax.lax.dynamic_slice(turned, (0, 0, i // size, i % size), seen_by_tap)
-        used = seen[:, :, ::stride, ::stride]
-        return jnp.einsum("ibhw,bhwo->io", used, d_out, precision=precision)
-
-    # A loop, because 49 products side by side for each 7x7 kernel would take minutes to compile.
-    d_kernel = jax.lax.map(tap, jnp.arange(size * size))
     # Zeros between the outputs, and after the last, give each the place in x that it was made at.
     gaps = [(0, (n - 1) % stride, stride - 1) for n in x.shape[1:3]]
     spread = jax.lax.pad(d_out, jnp.zeros((), d_out.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
-    return _convolve(spread, flipped, 1, precision), d_kernel.reshape(kernel.shape)
+    return (
+        _convolve(spread, flipped, 1, precision),
+        _kernel_gradient_by_bands(x, kernel, d_out, stride=stride, precision=precision),
+    )
+
+
+def _kernel_gradient_by_bands(
+    x: Array, kernel: Array, d_out: Array, *, stride: int, precision: Precision
+) -> Array:
+    """Adds up, over bands of rows, products of what the taps see with `d_out`, in float32.
+
+    What they see lies side by side for a band alone, which thus stays in the processor's cache. A
+    product for each tap of the whole image took two to three times as long: its sum is long, and
+    the image was cut and copied anew for each.
+    """
+    size, _, features, _ = kernel.shape
+    b, h, w, _ = d_out.shape
+    rows = min(h, max(1, BAND // w))
+    bands = math.ceil(h / rows)
+    missing = bands * rows - h
+    pad, below = size // 2, size // 2 + missing * stride
+    x = jnp.pad(x, ((0, 0), (pad, below), (pad, pad), (0, 0)))
+    d_out = jnp.pad(d_out, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    seen_rows = (rows - 1) * stride + size
+    across, down = (w - 1) * stride + 1, (rows - 1) * stride + 1
+
+    def add(total: Array, band: Array) -> tuple[Array, None]:
+        image, first = band // bands, band % bands * rows
+        corner = image, first * stride, 0, 0
+        seen = jax.lax.dynamic_slice(x, corner, (1, seen_rows, *x.shape[2:]))[0]
+        seen = jnp.concatenate([seen[:, j : j + across : stride] for j in range(size)], -1)
+        seen = jnp.concatenate([seen[i : i + down : stride] for i in range(size)], -1)
+        d_band = jax.lax.dynamic_slice(d_out, (image, first, 0, 0), (1, rows, *d_out.shape[2:]))
+        product = jnp.einsum(
+            "po,pi->oi",
+            d_band.reshape(rows * w, -1),
+            seen.reshape(rows * w, -1),
+            precision=precision,
+            preferred_element_type=jnp.float32,
+        )
+        return total + product, None
+
+    start = jnp.zeros((d_out.shape[-1], size * size * features), jnp.float32)
+    total = jax.lax.scan(add, start, jnp.arange(b * bands))[0]
+    return total.T.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _rows_pay(x: Array, kernel: Array, stride: int) -> bool:

@@ -18,16 +18,15 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax import Array
 
-from rvrt_jax.ops import deform_attn_at_once, platforms
+from rvrt_jax.ops import deform_attn_at_once, neighbours, platforms
 from rvrt_jax.ops.deform_attn_at_once import per_head
+from rvrt_jax.ops.neighbours import Samples, fetch, halves
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
     bilinear_sample_plain,
     corners,
     pad_corners,
     pixel_grid,
-    sample_rows,
-    sample_rows_backward,
     sum_last,
 )
 
@@ -161,24 +160,24 @@ def _backward_at_once(
 
 
 def _forward_streamed(q: Array, rows: Array, offsets: Array, *, spec: _Spec):
-    def tap_step(carry, place: Array, tables: list[Array]):
+    table = rows.reshape(-1, rows.shape[-1])
+
+    def step(carry, sample: tuple[Array, Array]):
         peak, total, mean = carry
-        keys, values = _keys_values(tables, place, q.shape, spec)
+        # Keys are fetched apart from the values, so that each fetch has one reader, with which XLA
+        # fuses it: nothing of it is ever written to memory.
+        keys, values = (
+            fetch(table, at).reshape(q.shape) for at in halves(_locate(*sample, spec), axis=1)
+        )
         logits = per_head(sum_last(q * keys), spec.heads)
         new_peak = jnp.maximum(peak, logits)
         decay, weight = jnp.exp(peak - new_peak), jnp.exp(logits - new_peak)
         mean = mean * decay[..., None] + weight[..., None] * values
         return (new_peak, total * decay + weight, mean), None
 
-    def slot_step(carry, x: tuple[Array, Array]):
-        slot, places = x
-        tables = jnp.split(jnp.roll(rows, -slot, axis=0), 2, axis=1)
-        return jax.lax.scan(functools.partial(tap_step, tables=tables), carry, places)
-
     peak = jnp.full(q.shape[:-1], -jnp.inf, jnp.float32)
     start = peak, jnp.zeros_like(peak), jnp.zeros(q.shape, jnp.float32)
-    slots = jnp.arange(offsets.shape[0])
-    (peak, total, mean), _ = jax.lax.scan(slot_step, start, (slots, _places(offsets, spec)))
+    (peak, total, mean), _ = jax.lax.scan(step, start, _samples(rows, offsets, spec))
     return (mean / total[..., None]).astype(q.dtype), peak + jnp.log(total)
 
 
@@ -187,69 +186,79 @@ def _backward_streamed(
 ):
     """Samples again and turns each sample's share of `d_out` into gradients.
 
-    The softmax is undone as in Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2.
+    The softmax is undone as in Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2. Products
+    with the four neighbours are small, and give logits and slopes alike: no sample is written.
     """
     d_out = d_out.astype(jnp.float32)
     mean_d_weight = per_head(sum_last(d_out * out), spec.heads)
+    table, groups = rows.reshape(-1, rows.shape[-1]), rows.shape[1]
+    partner = jnp.concatenate([q.astype(jnp.float32), d_out], axis=1)  # of keys, of values
 
-    def tap_step(carry, place: Array, support: Array, tables: list[Array]):
-        d_q, d_support = carry
-        keys, values = _keys_values(tables, place, q.shape, spec)
-        logits = per_head(sum_last(q * keys), spec.heads)
-        weight = jnp.exp(logits - log_total)
-        d_weight = per_head(sum_last(d_out * values), spec.heads)
-        d_logits = (weight * (d_weight - mean_d_weight))[..., None]
-        d_sampled = jnp.concatenate([d_logits * q, weight[..., None] * d_out], axis=1)
-        d_sampled = rearrange(d_sampled, "i g p m u -> i g p (m u)")
-        d_support, d_place = _sample_backward(support, place, d_sampled, d_support, spec)
-        return (d_q + d_logits * keys, d_support), d_place
+    def step(carry, sample: tuple[Array, Array]):
+        d_q, d_table = carry
+        at = _locate(*sample, spec)
+        corner_rows, corner_shares = neighbours.places(at), neighbours.shares(at)
+        products = [_unit_products(partner, neighbours.take(table, i)) for i in corner_rows]
+        mixed = sum(s[..., None] * x for s, x in zip(corner_shares, products, strict=True))
+        of_keys, of_values = jnp.split(mixed, 2, axis=1)
+        weight = jnp.exp(per_head(of_keys, spec.heads) - log_total)
+        d_logits = weight * (per_head(of_values, spec.heads) - mean_d_weight)
+        # What the partner is multiplied by to be the sample's gradient.
+        factor = jax.lax.optimization_barrier(jnp.concatenate([d_logits, weight], axis=1))
+        d_place = neighbours.slopes(at, [_sum_units(factor * x) for x in products])
+        for i, share in zip(corner_rows, corner_shares, strict=True):
+            # Without the barrier XLA would compute all of the above again in each turn of its loop
+            # over the rows.
+            part = jax.lax.optimization_barrier(share[..., None] * factor)
+            keys = neighbours.take(table, i[:, : groups // 2]).reshape(q.shape)
+            d_q += part[:, : groups // 2, ..., None] * keys
+            update = (part[..., None] * partner).reshape(*i.shape, -1)
+            d_table = d_table.at[i].add(update, mode="promise_in_bounds")
+        return (d_q, d_table), d_place
 
-    def slot_step(carry, x: tuple[Array, Array]):
-        d_q, d_rows = carry
-        slot, places = x
-        support = jnp.roll(rows, -slot, axis=0)
-        start = d_q, jnp.zeros(rows.shape, jnp.float32)
-        tables = jnp.split(support, 2, axis=1)
-        body = functools.partial(tap_step, support=support, tables=tables)
-        (d_q, d_support), d_places = jax.lax.scan(body, start, places)
-        return (d_q, d_rows + jnp.roll(d_support, slot, axis=0)), d_places
+    start = jnp.zeros(q.shape, jnp.float32), jnp.zeros(table.shape, jnp.float32)
+    (d_q, d_table), d_places = jax.lax.scan(step, start, _samples(rows, offsets, spec))
+    d_rows = d_table.reshape(rows.shape).astype(rows.dtype)
+    return d_q.astype(q.dtype), d_rows, d_places.reshape(offsets.shape)
 
-    start = jnp.zeros(q.shape, jnp.float32), jnp.zeros(rows.shape, jnp.float32)
-    slots = jnp.arange(offsets.shape[0])
-    (d_q, d_rows), d_offsets = jax.lax.scan(slot_step, start, (slots, _places(offsets, spec)))
-    return d_q.astype(q.dtype), d_rows.astype(rows.dtype), d_offsets
+
+def _samples(rows: Array, offsets: Array, spec: _Spec) -> tuple[Array, Array]:
+    """Returns, for all samples one after another, their positions [s k, i, g, p, 2], and the row of
+    the table where the image that they lie in begins, [s k, i, g].
+    """
+    slots, taps = offsets.shape[:2]
+    first = jnp.repeat(deform_attn_at_once.first_rows(rows, slots), taps, axis=0)
+    return rearrange(_places(offsets, spec), "s k i g p y -> (s k) i g p y"), first
+
+
+def _locate(place: Array, first: Array, spec: _Spec) -> Samples:
+    """Returns where samples lie in the table of all rows, [i, g, p]."""
+    index, inside, fy, fx = corners(place, spec.height, spec.width)
+    return Samples(index + first[..., None], inside, fy, fx, right=1, down=spec.width + 2)
+
+
+def _unit_products(x: Array, sampled: Array) -> Array:
+    """Multiplies [i, g, p, m, u] by [i, g, p, r]: sums over u, float32 [i, g, p, m].
+
+    The sum is a product, as in `sum_last`, with ones in a block for each unit: for CPUs this is
+    quicker than to cut the channels into units first.
+    """
+    m, u = x.shape[-2:]
+    blocks = jnp.repeat(jnp.eye(m, dtype=jnp.float32), u, axis=0)
+    products = x.reshape(sampled.shape) * sampled
+    sums = jnp.matmul(products.reshape(-1, m * u), blocks, precision="float32")
+    return sums.reshape(x.shape[:-1])
+
+
+def _sum_units(x: Array) -> Array:
+    """Sums over the last axis, which is short: a reduction takes CPUs several times as long."""
+    return sum(x[..., m] for m in range(x.shape[-1]))
 
 
 def _places(offsets: Array, spec: _Spec) -> Array:
     """Returns the sampling positions [s, k, i, g, p, 2], (y, x) in pixels."""
     grid = rearrange(pixel_grid(spec.height, spec.width), "h w y -> 1 1 1 1 (h w) y")
     return offsets + rearrange(tap_positions(spec.window), "k y -> 1 k 1 1 1 y") + grid
-
-
-def _keys_values(tables: list[Array], place: Array, shape: tuple[int, ...], spec: _Spec):
-    """Samples two tables [n, g/2, ., r] at [n, g, p, 2]: keys and values, of `shape` like q each.
-
-    The first half of the groups are keys. They are fetched apart from the values, so that each
-    fetch has one reader, with which XLA fuses it: nothing of it is ever written to memory. The
-    tables are cut before the loop: cut inside, they took TPUs a third of the time.
-    """
-    index, _, fy, fx = corners(place, spec.height, spec.width)
-    sample = functools.partial(sample_rows, right=1, down=spec.width + 2)
-    at = (jnp.split(x, 2, axis=1) for x in (index, fy, fx))
-    keys, values = (
-        jax.vmap(jax.vmap(sample))(table, *part).reshape(shape)
-        for table, *part in zip(tables, *at, strict=True)
-    )
-    return keys, values
-
-
-def _sample_backward(
-    rows: Array, place: Array, d_sampled: Array, d_rows: Array, spec: _Spec
-) -> tuple[Array, Array]:
-    """Adds the rows' gradient to `d_rows`; returns it and the positions' gradient [n, g, p, 2]."""
-    at = corners(place, spec.height, spec.width)
-    backward = functools.partial(sample_rows_backward, right=1, down=spec.width + 2)
-    return jax.vmap(jax.vmap(backward))(rows, at, d_sampled, d_rows)
 
 
 ATTENTION = {

@@ -16,7 +16,7 @@ from einops import rearrange, repeat
 from jax import Array
 
 from rvrt_jax.ops import neighbours
-from rvrt_jax.ops.neighbours import Samples, fetch, shares, slopes
+from rvrt_jax.ops.neighbours import Samples, fetch, halves, shares, slopes
 from rvrt_jax.ops.sample import corners
 
 
@@ -36,7 +36,7 @@ def forward(
 ) -> tuple[Array, Array]:
     """Returns float32 values like q, and the logarithm of each softmax's sum, [i, g/2, p, m]."""
     at, table = _locate(rows, places, height, width), rows.reshape(-1, rows.shape[-1])
-    keys, values = _halves(at)
+    keys, values = halves(at, axis=3)
     logits = per_head(_dot(q, fetch(table, keys)), heads)
     peak = logits.max((0, 1))
     weights = jnp.exp(logits - peak[None, None])
@@ -63,7 +63,7 @@ def backward(
     mean_d_weight: per head, the sum of d_out times the values, like log_total.
     """
     at, table = _locate(rows, places, height, width), rows.reshape(-1, rows.shape[-1])
-    keys, values = _halves(at)
+    keys, values = halves(at, axis=3)
     # The products with the four neighbours are small, and give both logits and slopes: so nothing
     # reads a whole sample twice, which XLA would write to memory for that.
     key_products = _products(q, table, keys)
@@ -85,22 +85,16 @@ def backward(
 
 def _locate(rows: Array, places: Array, height: int, width: int) -> Samples:
     """Returns the samples' places in the table of all rows."""
-    n, groups, size, _ = rows.shape
-    slots = places.shape[0]
-    frame = (jnp.arange(slots)[:, None] + jnp.arange(n)[None]) % n  # of slot s and target i
-    first = frame[:, :, None] * groups + jnp.arange(groups)[None, None]
     index, inside, fy, fx = corners(places, height, width)
-    index += size * first[:, None, :, :, None]
+    index += first_rows(rows, len(places))[:, None, ..., None]
     return Samples(index, inside, fy, fx, right=1, down=width + 2)
 
 
-def _halves(at: Samples) -> tuple[Samples, Samples]:
-    """Returns the samples of keys and those of values."""
-    fields = [jnp.split(field, 2, axis=3) for field in (at.index, at.inside, at.fy, at.fx)]
-    keys, values = (
-        Samples(*(field[half] for field in fields), right=at.right, down=at.down) for half in (0, 1)
-    )
-    return keys, values
+def first_rows(rows: Array, slots: int) -> Array:
+    """Returns the row of the table of all rows where what a slot samples begins, [s, i, g]."""
+    n, groups, size, _ = rows.shape
+    frame = (jnp.arange(slots)[:, None] + jnp.arange(n)[None]) % n  # of slot s and target i
+    return size * (frame[:, :, None] * groups + jnp.arange(groups)[None, None])
 
 
 def _units(sampled: Array, q: Array) -> Array:

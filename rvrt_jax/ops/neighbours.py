@@ -1,9 +1,9 @@
-"""Bilinear sampling whose fetches become part of what reads them: the GPUs' way.
+"""Bilinear sampling from a table, whose fetches may become part of what reads them.
 
-A table is [rows, r]; samples have any shape, written `...`. All sums are float32. `ops.sample` has
-the forms for CPUs, where a fetch is an operation of its own.
+A table is [rows, r]; samples have any shape, written `...`. All sums are float32.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -25,6 +25,15 @@ class Samples(NamedTuple):
     down: int
 
 
+def halves(at: Samples, axis: int) -> tuple[Samples, Samples]:
+    """Cuts the samples in two along an axis."""
+    fields = [jnp.split(field, 2, axis=axis) for field in (at.index, at.inside, at.fy, at.fx)]
+    first, second = (
+        Samples(*(field[half] for field in fields), right=at.right, down=at.down) for half in (0, 1)
+    )
+    return first, second
+
+
 def shares(at: Samples) -> Array:
     """Returns the weights of the four neighbours, [4, ...]."""
     fy, fx = at.fy, at.fx
@@ -37,16 +46,21 @@ def places(at: Samples) -> Array:
     return at.index[None] + moves.reshape(4, *[1] * at.index.ndim)
 
 
+def take(table: Array, index: Array) -> Array:
+    """Returns rows of the table, [..., r] in its type."""
+    return table.at[index].get(mode="promise_in_bounds")
+
+
 def rows(table: Array, at: Samples) -> Array:
     """Returns the four neighbours, float32 [4, ..., r]."""
-    return table.at[places(at)].get(mode="promise_in_bounds").astype(jnp.float32)
+    return take(table, places(at)).astype(jnp.float32)
 
 
 def fetch(table: Array, at: Samples) -> Array:
     """Samples the table: float32 [..., r]."""
 
     def get(move: int) -> Array:
-        return table.at[at.index + move].get(mode="promise_in_bounds").astype(jnp.float32)
+        return take(table, at.index + move).astype(jnp.float32)
 
     fy, fx = at.fy[..., None], at.fx[..., None]
     top = (1 - fx) * get(0) + fx * get(at.right)
@@ -54,8 +68,8 @@ def fetch(table: Array, at: Samples) -> Array:
     return (1 - fy) * top + fy * low
 
 
-def slopes(at: Samples, d_shares: Array) -> Array:
-    """Turns the gradient of the four weights, [4, ...], into the positions', [..., 2], (y, x)."""
+def slopes(at: Samples, d_shares: Array | Sequence[Array]) -> Array:
+    """Turns the four weights' gradients, [...] each, into the positions', [..., 2], (y, x)."""
     top_left, top_right, low_left, low_right = d_shares
     d_y = (1 - at.fx) * (low_left - top_left) + at.fx * (low_right - top_right)
     d_x = (1 - at.fy) * (top_right - top_left) + at.fy * (low_right - low_left)

@@ -66,10 +66,27 @@ def bilinear_sample(x: Array, coords: Array, *, border: Border = "zeros") -> Arr
     index, _, fy, fx = corners(coords, h, w)
     rows = pad_corners(x)
     take = functools.partial(jnp.take, rows, axis=0, mode="clip")
-    fy, fx = fy[..., None].astype(x.dtype), fx[..., None].astype(x.dtype)
+    fy, fx = (_to_channels(f.astype(x.dtype), x.shape[-1]) for f in (fy, fx))
     top = (1 - fx) * take(index) + fx * take(index + 1)
     bottom = (1 - fx) * take(index + w + 2) + fx * take(index + w + 3)
     return (1 - fy) * top + fy * bottom
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _to_channels(x: Array, channels: int) -> Array:
+    """Broadcasts [...] to [..., channels]; the gradient's sum is `sum_last`."""
+    return jnp.broadcast_to(x[..., None], (*x.shape, channels))
+
+
+def _to_channels_forward(x: Array, channels: int) -> tuple[Array, None]:
+    return _to_channels(x, channels), None
+
+
+def _to_channels_backward(channels: int, _: None, d_out: Array) -> tuple[Array]:
+    return (sum_last(d_out).astype(d_out.dtype),)
+
+
+_to_channels.defvjp(_to_channels_forward, _to_channels_backward)
 
 
 def sample_rows(rows: Array, index: Array, fy: Array, fx: Array, *, right: int, down: int) -> Array:

@@ -1,9 +1,11 @@
-"""Attention inside windows: the readable form, and one kernel each for NVIDIA GPUs and TPUs.
+"""Attention inside windows: the readable form, one for CPUs, and kernels for NVIDIA GPUs and TPUs.
 
-The readable form writes logits and weights to memory, the kernels neither. They take bfloat16 only,
-and their sums and softmax are float32. The one for GPUs is cuDNN's, which wants heads of a multiple
-of 8 channels. What one window's tokens must not see of each other goes into it as channels of the
-queries and keys, since a mask for each window would be as large as the logits.
+The form for CPUs takes float32, where a program is known to be for them (`platforms`): its products
+are those that their library is quick at. The kernels take bfloat16 only, with float32 sums and
+softmax; unlike the others they write neither logits nor weights to memory. The one for GPUs is
+cuDNN's, which wants heads of a multiple of 8 channels. What one window's tokens must not see of
+each other goes into it as channels of the queries and keys, since a mask for each window would be
+as large as the logits.
 
 Shapes: q, k, v [b, windows, tokens, heads, channels]; bias [heads, tokens, tokens], added to the
 logits; sides, bool [windows, tokens, axes], or None: tokens that lie on different sides of any axis
@@ -21,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rvrt_jax.ops import platforms, window_attention_tpu
+from rvrt_jax.ops import platforms, window_attention_cpu, window_attention_tpu
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.window import MASKED
 
@@ -46,6 +48,9 @@ def plain_only() -> Iterator[None]:
 
 def attend(q: Array, k: Array, v: Array, bias: Array, sides: Array | None) -> Array:
     """Attends inside windows; returns q's shape. Shapes as in the module's docstring."""
+    if q.dtype == jnp.float32 and platforms.known() == "cpu" and not _plain.get():
+        mask = None if sides is None else _mask(sides)
+        return window_attention_cpu.attend(q, k, v, bias.astype(q.dtype), mask)
     if q.dtype != jnp.bfloat16 or _plain.get():
         return attend_plain(q, k, v, bias, sides)
     return _attend_fused(q, k, v, bias.astype(q.dtype), sides)
@@ -57,10 +62,15 @@ def attend_plain(q: Array, k: Array, v: Array, bias: Array, sides: Array | None)
     logits = einsum("bnqad,bnkad->bnaqk", q, k).astype(jnp.float32)
     logits = logits * q.shape[-1] ** -0.5 + bias.astype(jnp.float32)[None, None]
     if sides is not None:
-        apart = (sides[:, :, None] != sides[:, None]).astype(jnp.float32).sum(axis=-1)
-        logits = logits + jnp.where(apart > 0, MASKED, 0.0)[None, :, None]
+        logits = logits + _mask(sides)[None, :, None]
     weights = jax.nn.softmax(logits).astype(q.dtype)
     return einsum("bnaqk,bnkad->bnqad", weights, v)
+
+
+def _mask(sides: Array) -> Array:
+    """Returns what is added to the logits, float32 [windows, tokens, tokens]."""
+    apart = (sides[:, :, None] != sides[:, None]).astype(jnp.float32).sum(axis=-1)
+    return jnp.where(apart > 0, MASKED, 0.0)
 
 
 def _with_sides(

@@ -65,6 +65,21 @@ def test_gradients(shape, kernel, stride):
         np.testing.assert_allclose(gradient, other, atol=1e-4)  # sums of up to 196 products
 
 
+@pytest.mark.parametrize("band", [1, 18, 50])  # one, two and five rows of nine pixels
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (7, 1), (3, 2)])
+def test_kernel_gradient_by_bands(monkeypatch, band, size, stride):
+    """Bands that end with the image, or beyond it, against sums in float64."""
+    monkeypatch.setattr(conv, "BAND", band)
+    x, weights = arrays((2, 13, 9 * stride, 3), (size, size, 3, 4))
+    (d_out,) = arrays(conv.conv2d(x, weights, stride=stride).shape)
+    found = conv._kernel_gradient_by_bands(x, weights, d_out, stride=stride, precision="float32")
+    for i, j, c in np.ndindex(size, size, 3):
+        one = np.zeros((size, size, 3, 1))
+        one[i, j, c] = 1
+        seen = by_taps(x, one, stride, 1)[..., 0]
+        np.testing.assert_allclose(found[i, j, c], np.einsum("bhw,bhwo->o", seen, d_out), atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(2, 7, 9), (1, 1, 1), (3, 8, 5)])
 @pytest.mark.parametrize("size", [3, 7])
 def test_by_rows(shape, size):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rvrt_jax.ops import platforms
 from rvrt_jax.ops import window as win
 from rvrt_jax.ops import window_attention as wa
 from rvrt_jax.ops import window_attention_tpu as wa_tpu
@@ -94,11 +95,39 @@ def test_what_lies_apart_has_no_influence(kernel):
     np.testing.assert_array_equal(before[:, -1, 0], after[:, -1, 0])
 
 
-def test_float32_has_the_readable_form(kernel):
+def test_float32_has_the_readable_form_but_on_cpus(kernel):
     q, k, v, bias = (x.astype(jnp.float32) for x in inputs(24))
-    y = wa.attend(q, k, v, bias, None)
+    with platforms.known_to_be("cuda"):
+        y = wa.attend(q, k, v, bias, None)
     assert kernel == []
     np.testing.assert_array_equal(y, wa.attend_plain(q, k, v, bias, None))
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (0, 2, 2), (1, 0, 2)])
+@pytest.mark.parametrize(("channels", "loud"), [(5, 1), (24, 1), (24, 8)])
+def test_the_form_for_cpus_equals_the_readable_one(channels, loud, shift):
+    q, *others = (x.astype(jnp.float32) for x in inputs(channels))
+    arrays = [loud * q, *others]  # loud: one weight is nearly all
+    sides = win.shift_sides(SIZE, WINDOW, shift) if any(shift) else None
+    (cotangent,) = np.random.default_rng(1).standard_normal((1, *q.shape), np.float32)
+
+    def results(form):
+        y, pull = jax.vjp(lambda *arrays: form(*arrays, sides), *arrays)
+        return y, *pull(cotangent)
+
+    found = jax.jit(lambda: results(wa.attend))()
+    expected = jax.jit(lambda: results(wa.attend_plain))()
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    for one, right in zip(found[1:], expected[1:], strict=True):
+        assert np.linalg.norm(one - right) < 1e-5 * np.linalg.norm(right)
+
+
+def test_the_form_for_cpus_keeps_what_lies_apart_apart():
+    q, k, v, bias = (x.astype(jnp.float32) for x in inputs(24))
+    sides = win.shift_sides(SIZE, WINDOW, (0, 2, 2))
+    apart = (np.asarray(sides[-1]) != np.asarray(sides[-1, 0])).any(-1)
+    d_v = jax.grad(lambda v: wa.attend(q, k, v, bias, sides)[:, -1, 0].sum())(v)
+    assert np.abs(d_v[:, -1, ~apart]).min() > 0 and np.abs(d_v[:, -1, apart]).max() < 1e-30
 
 
 @pytest.mark.parametrize(("channels", "tokens"), [(6, 32), (24, 35)])
