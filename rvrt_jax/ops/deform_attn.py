@@ -20,13 +20,14 @@ from jax import Array
 
 from rvrt_jax.ops import deform_attn_at_once, neighbours, platforms
 from rvrt_jax.ops.deform_attn_at_once import per_head
-from rvrt_jax.ops.neighbours import Samples, fetch, halves
+from rvrt_jax.ops.neighbours import Samples, halves
 from rvrt_jax.ops.precision import precision_of
 from rvrt_jax.ops.sample import (
     bilinear_sample_plain,
     corners,
     pad_corners,
     pixel_grid,
+    sample_rows,
     sum_last,
 )
 
@@ -167,7 +168,7 @@ def _forward_streamed(q: Array, rows: Array, offsets: Array, *, spec: _Spec):
         # Keys are fetched apart from the values, so that each fetch has one reader, with which XLA
         # fuses it: nothing of it is ever written to memory.
         keys, values = (
-            fetch(table, at).reshape(q.shape) for at in halves(_locate(*sample, spec), axis=1)
+            _sample(table, at).reshape(q.shape) for at in halves(_locate(*sample, spec), axis=1)
         )
         logits = per_head(sum_last(q * keys), spec.heads)
         new_peak = jnp.maximum(peak, logits)
@@ -235,6 +236,12 @@ def _locate(place: Array, first: Array, spec: _Spec) -> Samples:
     """Returns where samples lie in the table of all rows, [i, g, p]."""
     index, inside, fy, fx = corners(place, spec.height, spec.width)
     return Samples(index + first[..., None], inside, fy, fx, right=1, down=spec.width + 2)
+
+
+def _sample(table: Array, at: Samples) -> Array:
+    """Returns samples [i g p, r] in the table's type, in which TPUs write them."""
+    flat = (x.ravel() for x in (at.index, at.fy, at.fx))
+    return sample_rows(table, *flat, right=at.right, down=at.down)
 
 
 def _unit_products(x: Array, sampled: Array) -> Array:
