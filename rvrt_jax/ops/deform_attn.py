@@ -259,7 +259,7 @@ def _unit_products(x: Array, sampled: Array) -> Array:
 
 def _sum_units(x: Array) -> Array:
     """Sums over the last axis, which is short: a reduction takes CPUs several times as long."""
-    return sum(x[..., m] for m in range(x.shape[-1]))
+    return functools.reduce(jnp.add, (x[..., m] for m in range(x.shape[-1])))
 
 
 def _places(offsets: Array, spec: _Spec) -> Array:

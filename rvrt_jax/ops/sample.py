@@ -10,7 +10,7 @@ What deformable attention and deformable convolution stream over their taps is b
 """
 
 import functools
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def bilinear_sample(x: Array, coords: Array, *, border: Border = "zeros") -> Arr
     index, _, fy, fx = corners(coords, h, w)
     rows = pad_corners(x)
     take = functools.partial(jnp.take, rows, axis=0, mode="clip")
-    fy, fx = (_to_channels(f.astype(x.dtype), x.shape[-1]) for f in (fy, fx))
+    fy, fx = (cast(Array, _to_channels(f.astype(x.dtype), x.shape[-1])) for f in (fy, fx))
     top = (1 - fx) * take(index) + fx * take(index + 1)
     bottom = (1 - fx) * take(index + w + 2) + fx * take(index + w + 3)
     return (1 - fy) * top + fy * bottom
