@@ -1,23 +1,16 @@
 """Settings every test runs under."""
 
-import atexit
 import gc
 import os
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs here run once or twice: compiling them takes longest, and a third less without LLVM's
 # optimisation. `XLA_FLAGS= pytest` tests the programs that users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Programs are kept for this run, for its other tests, processes and the commands that they start;
-# nothing is kept in the user's folder of them.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rvrt_jax_programs_")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# Commands that are tested keep nothing in the user's folder of compiled programs.
+os.environ.setdefault("RVRT_JAX_COMPILE_CACHE", "off")
 
 import jax
 import pytest

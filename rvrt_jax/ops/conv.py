@@ -105,8 +105,8 @@ def _kernel_gradient_by_bands(
     """Adds up, over bands of rows, products of what the taps see with `d_out`, in float32.
 
     What they see lies side by side for a band alone, which thus stays in the processor's cache. A
-    product for each tap of the whole image took two to three times as long: its sum is long, and
-    the image was cut and copied anew for each.
+    product for each tap of the whole image took 1.5 to 3 times as long: its sum is long, and the
+    image was cut and copied anew for each.
     """
     size, _, features, _ = kernel.shape
     b, h, w, _ = d_out.shape

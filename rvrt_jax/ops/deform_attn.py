@@ -188,7 +188,7 @@ def _backward_streamed(
     """Samples again and turns each sample's share of `d_out` into gradients.
 
     The softmax is undone as in Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2. Products
-    with the four neighbours are small, and give logits and slopes alike: no sample is written.
+    with the four neighbours are small, and give logits and slopes alike.
     """
     d_out = d_out.astype(jnp.float32)
     mean_d_weight = per_head(sum_last(d_out * out), spec.heads)
