@@ -118,13 +118,18 @@ def test_golden_as_accelerators_do(as_accelerators_do):
 
 
 @pytest.mark.slow
-def test_golden_gradients_as_accelerators_do(as_accelerators_do):
-    test_golden_gradients()
+@pytest.mark.parametrize("remat", [False, True])
+def test_golden_gradients_as_accelerators_do(as_accelerators_do, remat):
+    test_golden_gradients(remat)
 
 
-def test_golden_gradients():
-    """The loss, and every parameter's gradient by its norm and by one random projection."""
-    model, params, golden = goldens.rvrt("sr_x4_grads")
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_golden_gradients(remat):
+    """The loss, and every parameter's gradient by its norm and by one random projection.
+
+    Published recipes rematerialise.
+    """
+    model, params, golden = goldens.rvrt("sr_x4_grads", remat=remat)
     video = golden_video(golden)
     b, t, h, w, _ = video.shape
     target = video_of(t, 4 * h, 4 * w, batch=b, seed=int(golden["target_seed"]))
@@ -290,6 +295,7 @@ def test_initial_sampling_offsets_are_zero():
 # Options
 
 
+@pytest.mark.slow
 def test_remat_changes_no_number():
     """For the last branch and all after it: compiling more gradients would take minutes."""
     video = video_of(4, 8, 9)
