@@ -290,7 +290,8 @@ def test_stopped_from_outside_it_says_how_to_go_on(tmp_path):
     """The installed program, with its own small network."""
     film = films.film(tmp_path / "in.mkv", count=40)
     command = [sys.executable, "-m", "rvrt_jax.cli", "restore", str(film), "out.mkv"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    kept = str(tmp_path / "programs")  # the second time they need not be compiled
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RVRT_JAX_COMPILE_CACHE": kept}
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:

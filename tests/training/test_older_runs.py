@@ -61,6 +61,9 @@ def test_it_loads_and_restores(run, name):
         assert all(not leaf.any() for leaf in jax.tree.leaves(params["spynet"]))
 
 
+@pytest.mark.parametrize(
+    "name", ["edvr", pytest.param("rvrt", marks=pytest.mark.slow)], indirect=True
+)
 def test_it_goes_on_as_it_did_then(run, name, config):
     _, before = loading.load(run)
     training.run(config, run)
