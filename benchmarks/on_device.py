@@ -106,21 +106,23 @@ class Report:
         self.write()
         os._exit(self.exit_code())
 
-    def measure(self, part: str, name: str, call: Callable[[], Row]) -> None:
-        """Adds the row that `call` returns to a part, or a note why there is none."""
+    def measure(self, part: str, name: str, call: Callable[[], Row], how: str = "") -> None:
+        """Adds the row that `call` returns to a part, or a note why there is none.
+
+        how: what tells it from the part's other rows of that name.
+        """
+        what = ", ".join(filter(None, (part, name, how)))
         spent = time.monotonic() - self._start
         if spent + self._longest > self._limit:
-            self.note(
-                f"{part}, {name}: left out, since {spent:.0f} of {self._limit:.0f} s are over"
-            )
+            self.note(f"{what}: left out, since {spent:.0f} of {self._limit:.0f} s are over")
             self.write()
             return
-        self._at = f"{part}, {name}"
+        self._at = what
         try:
             row = {"program": name, **call()}
         except Exception as error:  # whatever is missing on this machine, the rest is worth having
             reason = (str(error).splitlines() or [""])[0][:200]
-            self.note(f"{part}, {name}: {type(error).__name__}: {reason}")
+            self.note(f"{what}: {type(error).__name__}: {reason}")
         else:
             print(part, row, flush=True)
             self.parts.setdefault(part, []).append(row)
@@ -326,17 +328,17 @@ def run(report: Report, *, small: bool) -> None:
     for name, size in sizes.items():
         for dtype in ("float32", "bfloat16"):
             case = name, fields(name), 4 if small else 10, (16, 24) if small else size, dtype
-            report.measure("frames", name, lambda case=case: speed(*case, outputs))
+            report.measure("frames", name, lambda case=case: speed(*case, outputs), dtype)
     learns = "edvr_m" if small else "rvrt_sr"  # where there is flow, gradients compile for long
     for dtype in ("float32", "bfloat16"):
         case = learns, fields(learns), 4 if small else 30, 8 if small else 64, dtype
-        report.measure("training step", learns, lambda case=case: training(*case))
+        report.measure("training step", learns, lambda case=case: training(*case), dtype)
     operators = {"edvr_m": "deform_conv"} if small else FORMS
     for name, field in operators.items():
         plain: list[Any] = []
         for value in ("plain", "streamed", "at_once"):
             case = name, fields(name), field, value, 4, 8 if small else 64, plain
-            report.measure("forms of operators", name, lambda case=case: form(*case))
+            report.measure("forms of operators", name, lambda case=case: form(*case), value)
 
 
 def main(argv: list[str] | None = None) -> int:

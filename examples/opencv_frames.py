@@ -8,6 +8,8 @@ import numpy as np
 
 import rvrt_jax
 
+target = Path(sys.argv[2])
+target.mkdir(parents=True, exist_ok=True)
 capture = cv2.VideoCapture(sys.argv[1])
 frames = []
 while (read := capture.read())[0]:
@@ -15,4 +17,4 @@ while (read := capture.read())[0]:
 model, params = rvrt_jax.load("edvr_tiny")
 restored = rvrt_jax.restore(model, params, frames)
 for index, frame in enumerate(np.clip(restored * 255 + 0.5, 0, 255).astype(np.uint8)):
-    cv2.imwrite(str(Path(sys.argv[2]) / f"{index:05}.png"), frame[..., ::-1])
+    cv2.imwrite(str(target / f"{index:05}.png"), frame[..., ::-1])

@@ -94,12 +94,24 @@ def recipe_file(name: str) -> str:
     path, colon, argument = name.partition(":")
     if Path(path).suffix == ".py" or Path(path).exists():
         return name
+    file = _recipes().get(path)
+    return name if file is None else f"{file}{colon}{argument}"
+
+
+def _recipes() -> dict[str, Path]:
+    """Returns the files of the recipes that come with the checkout or the package."""
     found = importlib.util.find_spec("configs")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        file = Path(folder) / f"{path}.py"
-        if file.is_file():
-            return f"{file}{colon}{argument}"
-    return name
+    folders = (found.submodule_search_locations or ()) if found else ()
+    files_there = (file for folder in folders for file in Path(folder).glob("*.py"))
+    return {file.stem: file for file in files_there if file.stem not in ("__init__", "common")}
+
+
+def _there(name: str) -> str:
+    """Returns the file of a recipe; leaves the program where there is none."""
+    file = recipe_file(name)
+    if not Path(file.partition(":")[0]).is_file():
+        sys.exit(f"error: there is no recipe {name}; there are {', '.join(sorted(_recipes()))}.")
+    return file
 
 
 def _with_recipe_files(argv: list[str]) -> list[str]:
@@ -108,7 +120,7 @@ def _with_recipe_files(argv: list[str]) -> list[str]:
     for index, argument in enumerate(argv):
         flag, equals, value = argument.partition("=")
         if flag in ("--config", "-config") and equals:
-            result[index] = f"{flag}={recipe_file(value)}"
+            result[index] = f"{flag}={_there(value)}"
         elif index and argv[index - 1] in ("--config", "-config"):
-            result[index] = recipe_file(argument)
+            result[index] = _there(argument)
     return result

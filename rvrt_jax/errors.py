@@ -56,8 +56,9 @@ def _no_device() -> str | None:
         if not (asked := os.environ.get("JAX_PLATFORMS")):
             return f"JAX finds no device: {reason}."
         return (
-            f"JAX finds no device for JAX_PLATFORMS={asked}: {reason}. Install what it needs, pip "
-            "install 'rvrt_jax[cuda]' or 'rvrt_jax[tpu]', or unset JAX_PLATFORMS."
+            f"JAX finds no device for JAX_PLATFORMS={asked}: {reason}. If the name is meant, "
+            "install what it needs, pip install 'rvrt_jax[cuda]' or 'rvrt_jax[tpu]'; else unset "
+            "JAX_PLATFORMS."
         )
     return None
 

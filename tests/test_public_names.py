@@ -79,7 +79,6 @@ def test_the_opencv_example_restores_a_film(tmp_path):
     for shade in (60, 120, 180):
         film.write(np.full((16, 32, 3), (0, shade // 2, shade), np.uint8))
     film.release()
-    (tmp_path / "out").mkdir()
     command = [sys.executable, ROOT / "examples/opencv_frames.py", "clip.mp4", "out/"]
     subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True)
     restored = [cv2.imread(str(path)) for path in sorted((tmp_path / "out").iterdir())]

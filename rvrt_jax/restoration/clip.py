@@ -282,7 +282,7 @@ def _kept(journal: Journal, name: str) -> Iterator[None]:
         print(f"{name}: going on after {count} frames in {journal.folder}", file=sys.stderr)
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         count = sum(stop - start for start, stop in journal.done)
         if count:
             print(
@@ -290,6 +290,8 @@ def _kept(journal: Journal, name: str) -> Iterator[None]:
                 "after them.",
                 file=sys.stderr,
             )
+        elif isinstance(error, KeyboardInterrupt):
+            print(f"{name}: no segment was finished, so no frame is kept.", file=sys.stderr)
         raise
 
 

@@ -93,7 +93,7 @@ def _check_model_options(settings: RestoreSettings, model: Network) -> None:
         raise UserError(f"sigma is {sigma}, but this model takes no noise level; leave it out.")
     if model.takes_noise_level:
         if sigma is None:
-            raise UserError("this model needs the noise level: pass sigma, 0-255 (0 is valid).")
+            raise UserError("this model needs the noise level: give sigma (--sigma), 0 to 255.")
         if not 0 <= sigma <= 255:
             raise UserError(f"sigma is {sigma}; give a noise level from 0 to 255.")
     if ensemble not in ENSEMBLES:

@@ -18,7 +18,7 @@ from rvrt_jax import packages
 from rvrt_jax.errors import UserError
 from rvrt_jax.files import cache_dir, replacing
 from rvrt_jax.weights import array_pickle, families, lpips, pth, state_dict
-from rvrt_jax.weights.catalogue import WEIGHTS, Weight, names
+from rvrt_jax.weights.catalogue import WEIGHTS, Weight, names, packaged
 
 _CHUNK = 1 << 20
 
@@ -31,6 +31,8 @@ def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> 
     when they cannot be had or fail a check, saying what to do.
     """
     known = names()
+    if name not in known and name in packaged():
+        raise UserError(f"{name} comes with the package: there is nothing to fetch.")
     if name not in known:
         raise UserError(f"no weights are known as {name!r}; known are {', '.join(WEIGHTS)}.")
     weight = WEIGHTS[known[name]]

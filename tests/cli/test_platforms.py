@@ -35,5 +35,5 @@ def test_a_platform_that_is_not_here_is_one_line(platform, command, tmp_path):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"error: JAX finds no device for JAX_PLATFORMS={platform}: ")
-    assert last.endswith("or unset JAX_PLATFORMS.")
+    assert last.endswith("else unset JAX_PLATFORMS.")
     assert not (tmp_path / "out").exists()

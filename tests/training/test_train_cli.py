@@ -59,7 +59,7 @@ def _recipe(name: str, monkeypatch):
             ["rvrt_tiny", "--config.data.scale=1", "--config.data.degradation=noise"],
             ["config.data.scale=1, but the network's is 4"],
         ),
-        (["rvrt_tony"], ["rvrt_tony.py", "No such file"]),
+        (["rvrt_tony"], ["there is no recipe", "rvrt_tony.py; there are basicvsr", "rvrt_tiny"]),
     ],
     ids=lambda value: (
         " ".join(value) if (ROOT / f"configs/{value[0].split(':')[0]}.py").is_file() else ""

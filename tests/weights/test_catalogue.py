@@ -314,6 +314,8 @@ def test_list_and_unknown_names(tmp_path, capsys, monkeypatch):
     assert "to fetch" in lines["rvrt_deblur_gopro"]
     assert command.main(["get", "rvrt_debulr"]) == 1
     assert "no weights are known as 'rvrt_debulr'" in capsys.readouterr().err
+    assert command.main(["get", "edvr_tiny"]) == 1
+    assert "edvr_tiny comes with the package" in capsys.readouterr().err
 
 
 def test_addresses_of_the_published_files():
