@@ -97,6 +97,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run() -> None:
+    command_line.search_less_on_tpus()
     command_line.keep_programs(COMPILE_CACHE.value)
     if MATMUL_PRECISION.value:
         from rvrt_jax import parallel

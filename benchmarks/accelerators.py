@@ -15,8 +15,10 @@ megacycles: what TPUs' compiler itself estimates, of one core of a chip; of Pall
 loops_counted_once: how many loops do not say how often they run; there should be none.
 ms_by_traffic, ms_by_arithmetic: what these bytes, and the products' operations, take at `RATES`.
 
-JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1 before the command has the compiler search less: TPUs' is done
-in a third of the time, with a slower program. The JSON file says so ("effort").
+TPUs' compiler is told to search less, as commands tell it; LIBTPU_INIT_ARGS says what else it is to
+do, with --xla_jf_convolution_performance_target=1 to search for the best.
+JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1 before the command has it do less of all: it is done in a third
+of the time, with a slower program. The JSON file has both ("libtpu_init_args", "effort").
 
 A program that does not compile gets a row with the reason; the exit code is then 1.
 """
@@ -43,6 +45,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
+from rvrt_jax import command_line
 from rvrt_jax.models import VARIANTS, build
 from rvrt_jax.models.contract import in_channels
 from rvrt_jax.ops import platforms
@@ -81,6 +84,7 @@ def main() -> None:
 
     import measure
 
+    command_line.search_less_on_tpus()  # as commands do
     try:
         devices = topology(args.platform, args.topology)
     except (NotImplementedError, RuntimeError) as error:
@@ -90,6 +94,7 @@ def main() -> None:
         )
     result = {"device": devices[0].device_kind, "devices": len(devices), "size": args.size}
     result["effort"] = float(os.environ.get("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", 0))
+    result["libtpu_init_args"] = os.environ.get("LIBTPU_INIT_ARGS", "")
     generation = args.topology.partition(":")[0] if args.platform == "tpu" else ""
     file = "_".join(filter(None, ("accelerators", args.platform, generation)))
     folder = args.results or measure.RESULTS

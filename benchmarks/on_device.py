@@ -271,7 +271,8 @@ def speed(
 def training(name: str, fields: Row, frames: int, size: int, dtype: str) -> Row:
     """Times a step of gradient descent on one clip, with rematerialisation where there is one."""
     net = models.build(name, **fields, dtype=dtype)
-    net = net.clone(remat=True) if hasattr(net, "remat") else net
+    if hasattr(net, "remat"):
+        net = models.build(name, **fields, dtype=dtype, remat=True)
     frames = net.window or frames
     video = waves((1, frames, size, size, in_channels(net)))
     truth = waves((1, 1 if net.window else frames, net.scale * size, net.scale * size, 3))

@@ -116,6 +116,7 @@ def _restore(paths: list[str], *, models: tuple[str, ...], **options: Any) -> No
     from rvrt_jax.restoration.clip import OutputOptions
     from rvrt_jax.restoration.settings import RestoreSettings
 
+    command_line.search_less_on_tpus()
     command_line.keep_programs(options["compile_cache"])
     if options["matmul_precision"]:
         from rvrt_jax import parallel

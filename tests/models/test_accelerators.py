@@ -117,6 +117,38 @@ def test_sums_are_sorted_where_a_run_must_repeat(deterministic):
     assert ("sort" in done.stdout.replace("indices_are_sorted", "")) == deterministic
 
 
+# A convolution that TPUs' compiler makes as commands tell it to.
+CONVOLUTION = """
+import os
+import jax
+from jax.sharding import SingleDeviceSharding
+from benchmarks import accelerators
+from rvrt_jax import command_line
+from rvrt_jax.ops.conv import conv2d
+
+command_line.search_less_on_tpus()
+place = SingleDeviceSharding(accelerators.topology("tpu", "v5e:2x2")[0])
+shapes = (1, 16, 16, 8), (3, 3, 8, 8)
+arguments = [jax.ShapeDtypeStruct(shape, "float32", sharding=place) for shape in shapes]
+jax.jit(conv2d).trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+print(os.environ["LIBTPU_INIT_ARGS"])
+"""
+
+
+def test_tpus_compiler_takes_what_it_is_told():
+    if importlib.util.find_spec(PLUGINS["tpu"]) is None:
+        pytest.skip(f"the compiler for tpu is not installed ({PLUGINS['tpu']})")
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", CONVOLUTION],
+        env=os.environ | {"PYTHONPATH": root, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "xla_jf_convolution_performance_target" in done.stdout
+
+
 def test_flags_of_the_user_stay(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/nowhere")
     command_line.add_in_one_order()
