@@ -327,5 +327,5 @@ def _greeting(current: TrainState, model: Network, settings: Settings, workdir: 
     return (
         f"{verb} of {settings.steps}: {type(model).__name__}, {parameters}, "
         f"batch {settings.batch_size} on {jax.device_count()} {jax.devices()[0].platform} "
-        f"device(s); everything goes to {workdir}"
+        f"device(s); everything goes to {workdir}; the first step waits for its compilation"
     )
