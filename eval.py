@@ -97,11 +97,11 @@ def main(argv: list[str]) -> int:
 
 
 def _run() -> None:
-    command_line.search_less_on_tpus()
-    command_line.keep_programs(COMPILE_CACHE.value)
-    if MATMUL_PRECISION.value:
-        from rvrt_jax import parallel
+    from rvrt_jax import parallel
 
+    command_line.keep_programs(COMPILE_CACHE.value)
+    parallel.search_less_on_tpus()
+    if MATMUL_PRECISION.value:
         parallel.choose_matmul_precision(MATMUL_PRECISION.value)
     sets = SETS.value or (CONFIG.value is not None and CONFIG.value.get("test_sets"))
     if INPUT.value is None and sets:

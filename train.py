@@ -85,7 +85,7 @@ def _train() -> bool:
     from rvrt_jax.errors import UserError
     from rvrt_jax.training import loop as training
 
-    command_line.search_less_on_tpus()
+    parallel.search_less_on_tpus()
     command_line.keep_programs(COMPILE_CACHE.value)
     if MATMUL_PRECISION.value:
         parallel.choose_matmul_precision(MATMUL_PRECISION.value)

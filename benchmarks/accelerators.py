@@ -45,7 +45,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rvrt_jax import command_line
+from rvrt_jax import parallel
 from rvrt_jax.models import VARIANTS, build
 from rvrt_jax.models.contract import in_channels
 from rvrt_jax.ops import platforms
@@ -84,7 +84,7 @@ def main() -> None:
 
     import measure
 
-    command_line.search_less_on_tpus()  # as commands do
+    parallel.search_less_on_tpus()  # as commands do
     try:
         devices = topology(args.platform, args.topology)
     except (NotImplementedError, RuntimeError) as error:

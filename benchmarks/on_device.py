@@ -36,7 +36,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from helpers import goldens  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-from rvrt_jax import models  # noqa: E402
+from rvrt_jax import models, parallel  # noqa: E402
 from rvrt_jax.models.contract import in_channels, traced_for  # noqa: E402
 from rvrt_jax.weights import families  # noqa: E402
 from rvrt_jax.weights import load as loading  # noqa: E402
@@ -348,6 +348,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="small networks: a trial on a CPU")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     args = parser.parse_args(argv)
+    parallel.search_less_on_tpus()  # as commands do
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # a platform whose plugin is not installed

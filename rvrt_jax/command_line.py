@@ -5,7 +5,6 @@ A recipe is given as a file, or by its name: those of configs/ are installed wit
 
 import importlib.util
 import logging as python_logging
-import mmap
 import os
 import sys
 import tempfile
@@ -20,8 +19,6 @@ COMPILE_CACHE = (
     "Folder that compiled programs are kept in, so that the next start finds them; off: in none. "
     "Default: that of the user's cache."
 )
-# How near to the best the blocks of a convolution must be for TPUs' compiler to end its search.
-GOOD_ENOUGH = "xla_jf_convolution_performance_target", "0.9"
 MOST_KEPT = 2 * 2**30  # bytes of compiled programs; those not used for longest go
 
 
@@ -56,28 +53,6 @@ def add_in_one_order() -> None:
     """
     flags_given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags_given} --xla_gpu_deterministic_ops=true".strip()
-
-
-def search_less_on_tpus() -> None:
-    """Has TPUs' compiler take a convolution's first blocks that are good enough, not the best.
-
-    It searches for them for half of the time that a training step takes it, and finds none that it
-    expects to be much better (docs/benchmarks.md). A flag that it does not know ends the process,
-    so that its library must name this one. What LIBTPU_INIT_ARGS says of it already stays. To be
-    called before JAX has a device.
-    """
-    flag, value = GOOD_ENOUGH
-    given = os.environ.get("LIBTPU_INIT_ARGS", "")
-    found = importlib.util.find_spec("libtpu")
-    if flag in given or found is None or found.origin is None:
-        return
-    library = Path(found.origin).with_name("libtpu.so")
-    if not library.is_file() or not library.stat().st_size:
-        return
-    with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as code:
-        known = code.find(flag.encode()) >= 0
-    if known:
-        os.environ["LIBTPU_INIT_ARGS"] = f"{given} --{flag}={value}".strip()
 
 
 def keep_programs(choice: str | None) -> None:

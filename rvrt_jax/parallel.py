@@ -6,9 +6,13 @@ hosts, which is how orbax writes what several hosts share.
 """
 
 import concurrent.futures
+import importlib.util
 import math
+import mmap
+import os
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -27,6 +31,8 @@ HEARTBEAT = 30  # seconds of silence after which a host counts as dead, and JAX 
 
 # What `--matmul_precision` offers, in JAX's names; float32 is what the networks ask for themselves.
 MATMUL_PRECISIONS = {"float32": None, "tf32": "tensorfloat32"}
+# How near to the best the blocks of a convolution must be for TPUs' compiler to end its search.
+GOOD_ENOUGH = "xla_jf_convolution_performance_target", "0.9"
 
 Device = Any  # a jax.Device, which type checkers do not see as a class
 Item = TypeVar("Item")
@@ -67,6 +73,28 @@ def join_hosts(
             "on every host; outside TPU pods and known clusters pass --coordinator=HOST:PORT, "
             "--num_processes and --process_id."
         ) from error
+
+
+def search_less_on_tpus() -> None:
+    """Has TPUs' compiler take a convolution's first blocks that are good enough, not the best.
+
+    It searches for them for half of the time that a training step takes it, and finds none that it
+    expects to be much better (docs/benchmarks.md). A flag that it does not know ends the process,
+    so that its library must name this one. What LIBTPU_INIT_ARGS says of it already stays. To be
+    called before JAX has a device.
+    """
+    flag, value = GOOD_ENOUGH
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    found = importlib.util.find_spec("libtpu")
+    if flag in given or found is None or found.origin is None:
+        return
+    library = Path(found.origin).with_name("libtpu.so")
+    if not library.is_file() or not library.stat().st_size:
+        return
+    with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as code:
+        known = code.find(flag.encode()) >= 0
+    if known:
+        os.environ["LIBTPU_INIT_ARGS"] = f"{given} --{flag}={value}".strip()
 
 
 def choose_matmul_precision(name: str) -> None:

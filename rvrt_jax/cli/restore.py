@@ -110,17 +110,15 @@ def _restore(paths: list[str], *, models: tuple[str, ...], **options: Any) -> No
     names = list(models) or [DEFAULT]
     print(f"restoring {', '.join(sources)} with {', '.join(names)}", file=sys.stderr, flush=True)
     # Imported here so that the first line comes at once.
-    from rvrt_jax import command_line
+    from rvrt_jax import command_line, parallel
     from rvrt_jax.evaluation import files as evaluation
     from rvrt_jax.evaluation.clips import ReadOptions
     from rvrt_jax.restoration.clip import OutputOptions
     from rvrt_jax.restoration.settings import RestoreSettings
 
-    command_line.search_less_on_tpus()
     command_line.keep_programs(options["compile_cache"])
+    parallel.search_less_on_tpus()
     if options["matmul_precision"]:
-        from rvrt_jax import parallel
-
         parallel.choose_matmul_precision(options["matmul_precision"])
     name, fields = evaluation.model_fields(_recipe(options["config"]), dtype=options["dtype"])
     settings = RestoreSettings(

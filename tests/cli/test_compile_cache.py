@@ -1,7 +1,5 @@
-"""Where compiled programs are kept, that every command keeps them there, and how TPUs' are made."""
+"""Where compiled programs are kept, and that every command keeps them there."""
 
-import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +18,6 @@ from rvrt_jax.web import __main__ as web
 from rvrt_jax.weights import load as loading
 
 ROOT = Path(__file__).parents[2]
-FLAG = "xla_jf_convolution_performance_target"
 OPTIONS = (
     "jax_compilation_cache_dir",
     "jax_compilation_cache_max_size",
@@ -134,36 +131,3 @@ def test_the_page_and_the_demo_take_the_option(program, tmp_path, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", None)
     assert program.main(["--compile_cache", str(tmp_path / "programs")]) == 0
     assert kept_in() == str(tmp_path / "programs")
-
-
-@pytest.mark.parametrize(
-    ("library", "given", "expected"),
-    [
-        (b"\0xla_jf_convolution_performance_target\0", "", "FLAG=0.9"),
-        (b"\0xla_jf_convolution_performance_target\0", "--other=1", "--other=1 FLAG=0.9"),
-        (b"\0xla_jf_convolution_performance_target\0", "FLAG=1", "FLAG=1"),
-        (b"another version's flags", "", ""),
-        (b"", "", ""),
-        (None, "--other=1", "--other=1"),
-    ],
-)
-def test_tpus_compiler_is_told_to_search_less_where_it_knows_how(
-    monkeypatch, tmp_path, library, given, expected
-):
-    given, expected = (text.replace("FLAG", f"--{FLAG}") for text in (given, expected))
-    package = tmp_path / "libtpu"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    if library is not None:
-        (package / "libtpu.so").write_bytes(library)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("LIBTPU_INIT_ARGS", given)
-    command_line.search_less_on_tpus()
-    assert os.environ["LIBTPU_INIT_ARGS"] == expected
-
-
-def test_without_tpus_nothing_is_told(monkeypatch):
-    monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    command_line.search_less_on_tpus()
-    assert "LIBTPU_INIT_ARGS" not in os.environ

@@ -1,5 +1,6 @@
-"""A platform that is asked for and not installed ends each command with one line."""
+"""A platform that is not installed ends each command with one line; what TPUs' compiler is told."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rvrt_jax import parallel
+
+FLAG = "xla_jf_convolution_performance_target"
 ROOT = Path(__file__).parents[2]
 CLIP = str(ROOT / "rvrt_jax/assets/clips/cup_hand")
 
@@ -37,3 +41,36 @@ def test_a_platform_that_is_not_here_is_one_line(platform, command, tmp_path):
     assert last.startswith(f"error: JAX finds no device for JAX_PLATFORMS={platform}: ")
     assert last.endswith("else unset JAX_PLATFORMS.")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("library", "given", "expected"),
+    [
+        (b"\0xla_jf_convolution_performance_target\0", "", "FLAG=0.9"),
+        (b"\0xla_jf_convolution_performance_target\0", "--other=1", "--other=1 FLAG=0.9"),
+        (b"\0xla_jf_convolution_performance_target\0", "FLAG=1", "FLAG=1"),
+        (b"another version's flags", "", ""),
+        (b"", "", ""),
+        (None, "--other=1", "--other=1"),
+    ],
+)
+def test_tpus_compiler_is_told_to_search_less_where_it_knows_how(
+    monkeypatch, tmp_path, library, given, expected
+):
+    given, expected = (text.replace("FLAG", f"--{FLAG}") for text in (given, expected))
+    package = tmp_path / "libtpu"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    if library is not None:
+        (package / "libtpu.so").write_bytes(library)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", given)
+    parallel.search_less_on_tpus()
+    assert os.environ["LIBTPU_INIT_ARGS"] == expected
+
+
+def test_without_tpus_nothing_is_told(monkeypatch):
+    monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    parallel.search_less_on_tpus()
+    assert "LIBTPU_INIT_ARGS" not in os.environ

@@ -123,10 +123,10 @@ import os
 import jax
 from jax.sharding import SingleDeviceSharding
 from benchmarks import accelerators
-from rvrt_jax import command_line
+from rvrt_jax import parallel
 from rvrt_jax.ops.conv import conv2d
 
-command_line.search_less_on_tpus()
+parallel.search_less_on_tpus()
 place = SingleDeviceSharding(accelerators.topology("tpu", "v5e:2x2")[0])
 shapes = (1, 16, 16, 8), (3, 3, 8, 8)
 arguments = [jax.ShapeDtypeStruct(shape, "float32", sharding=place) for shape in shapes]
