@@ -57,8 +57,11 @@ def main() -> None:
         print(json.dumps(measure_one(**args.case)))
         return
     if args.beside:
-        rows = beside(args.beside, repeats=args.repeats)
-        measure.write("train_beside", {"case": BESIDE, "rows": rows}, args.results)
+        rows = []
+        for _ in range(ROUNDS):
+            rows.append(beside(args.beside, repeats=args.repeats))
+            measure.print_table(rows[-1:])
+            measure.write("train_beside", {"case": BESIDE, "rows": rows}, args.results)
         return
     cases, name = chosen(grow=args.grow, devices=args.devices)
     rows = []
@@ -88,18 +91,14 @@ def chosen(*, grow: bool, devices: list[int] | None) -> tuple[list[dict[str, Any
     return [case | mode for case in CASES for mode in modes], "train_step"
 
 
-def beside(checkout: Path, *, repeats: int) -> list[dict[str, Any]]:
-    """Returns a row for each round: the seconds of a step of this version and of another one."""
-    rows = []
-    for _ in range(ROUNDS):
-        now, other = (version(folder, BESIDE | {"repeats": repeats}) for folder in (ROOT, checkout))
-        row = {"s_a_step": 1 / now["steps_per_s"], "of_the_other": 1 / other["steps_per_s"]}
-        row["ratio"] = row["s_a_step"] / row["of_the_other"]
-        for key in ("compile_s", "temporary_MiB", "peak_MiB"):
-            row |= {key: now[key], f"other_{key}": other[key]}
-        rows.append(row)
-        measure.print_table(rows[-1:])
-    return rows
+def beside(checkout: Path, *, repeats: int) -> dict[str, Any]:
+    """Returns a row with this version's step and another one's, one after the other."""
+    now, other = (version(folder, BESIDE | {"repeats": repeats}) for folder in (ROOT, checkout))
+    row = {"s_a_step": 1 / now["steps_per_s"], "other_s_a_step": 1 / other["steps_per_s"]}
+    row["ratio"] = row["s_a_step"] / row["other_s_a_step"]
+    for key in ("compile_s", "temporary_MiB", "peak_MiB"):
+        row |= {key: now[key], f"other_{key}": other[key]}
+    return row
 
 
 def version(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
