@@ -78,10 +78,10 @@ def join_hosts(
 def search_less_on_tpus() -> None:
     """Has TPUs' compiler take a convolution's first blocks that are good enough, not the best.
 
-    It searches for them for half of the time that a training step takes it, and finds none that it
-    expects to be much better (docs/benchmarks.md). A flag that it does not know ends the process,
-    so that its library must name this one. What LIBTPU_INIT_ARGS says of it already stays. To be
-    called before JAX has a device.
+    The search takes it long and finds none that it expects to be much better: a level of the flow
+    network compiled in 16 s of a core, not in 53 (docs/benchmarks.md). A flag that it does not know
+    ends the process, so that its library must name this one. What LIBTPU_INIT_ARGS says of it
+    already stays. To be called before JAX has a device.
     """
     flag, value = GOOD_ENOUGH
     given = os.environ.get("LIBTPU_INIT_ARGS", "")

@@ -31,9 +31,9 @@ def get(name: str, folder: Path | None = None, *, local: Path | None = None) -> 
     when they cannot be had or fail a check, saying what to do.
     """
     known = names()
-    if name not in known and name in packaged():
-        raise UserError(f"{name} comes with the package: there is nothing to fetch.")
     if name not in known:
+        if name in packaged():
+            raise UserError(f"{name} comes with the package: there is nothing to fetch.")
         raise UserError(f"no weights are known as {name!r}; known are {', '.join(WEIGHTS)}.")
     weight = WEIGHTS[known[name]]
     target = (folder or cache_dir()) / weight.target
